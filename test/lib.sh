@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Set-up rules that test/run, test/demo/run and test/bench/* share.
 # Source this file; it defines functions and runs nothing.
 #
@@ -89,7 +90,7 @@ dtx_debian_major()
 # Install what is missing, or say what to install.
 dtx_require_packages()
 {
-	local missing sudo=
+	local missing sudo=""
 	missing=$(dtx_missing_packages "$1" | xargs)
 	[ -n "$missing" ] || return 0
 	command -v apt-get >/dev/null || dtx_die "missing: $missing"
@@ -122,7 +123,7 @@ dtx_apt_install()
 	shift
 	# the directories that are not there yet, to be removed again
 	for dir in $conf /etc/postgresql-common; do
-		[ -d $dir ] && break
+		[ -d "$dir" ] && break
 	done
 	$sudo mkdir -p $conf
 	dtx_say 'create_main_cluster = false' | $sudo tee $conf/zz_dtx_tests.conf >/dev/null
@@ -147,7 +148,7 @@ dtx_apt_install()
 # exit with its status.  Returns at once when this is stage 2.
 dtx_enter()
 {
-	local want=$1 script user= rc=0
+	local want=$1 script user="" rc=0
 	shift
 	[ -z "${DTX_DIR:-}" ] || return 0
 	script=$(readlink -f "$0")
