@@ -12,7 +12,7 @@
 #     ...
 #
 # Stage 1 runs as whoever called: it installs missing packages, makes one
-# directory for everything ($DTX_DIR, short, under /tmp) and copies the project
+# directory for everything ($DTX_DIR, with a short name) and copies the project
 # into $DTX_DIR/src.  Stage 2 is the same script in that copy, run as an
 # ordinary user, because PostgreSQL refuses root.  When stage 2 ends, or on
 # Ctrl-C, stage 1 stops every process that still runs a program of $DTX_DIR and
@@ -144,6 +144,23 @@ dtx_apt_install()
 # Stage 1
 #
 
+# Where $DTX_DIR is made: in memory for tests where there is plenty of it, since
+# they make dozens of servers; on disk for all else.
+dtx_tmp() # build|tests
+{
+	local disk memory
+	if [ "$1" = tests ] && [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ] &&
+		! grep -qE '^[^ ]+ /dev/shm .*noexec' /proc/mounts; then
+		disk=$(df -Pk /dev/shm | awk 'NR == 2 { print $4 }')
+		memory=$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)
+		if [ "$disk" -gt 4000000 ] && [ "$memory" -gt 6000000 ]; then
+			dtx_say /dev/shm
+			return
+		fi
+	fi
+	dtx_say "${TMPDIR:-/tmp}"
+}
+
 # dtx_enter build|tests ARGS...: run the calling script again as stage 2, then
 # exit with its status.  Returns at once when this is stage 2.
 dtx_enter()
@@ -156,7 +173,7 @@ dtx_enter()
 	dtx_require_packages "$want"
 	PG_CONFIG=$(readlink -f "$(dtx_find_pg_config)")
 
-	DTX_DIR=$(mktemp -d "${TMPDIR:-/tmp}/dtx.XXXXXX")
+	DTX_DIR=$(mktemp -d "$(dtx_tmp "$want")/dtx.XXXXXX")
 	export DTX_DIR DTX_HOME PG_CONFIG
 	trap dtx_cleanup EXIT
 	trap 'dtx_stop_stage2; exit 130' INT
@@ -239,7 +256,21 @@ dtx_cleanup()
 	done
 	# shellcheck disable=SC2086
 	[ -z "$pids" ] || kill -KILL $pids 2>/dev/null || true
+	dtx_free_shared_memory
 	rm -rf "$DTX_DIR"
+}
+
+# A server that was killed, and not started again, leaves a segment of System V
+# shared memory behind; the seventh line of its postmaster.pid names it.
+dtx_free_shared_memory()
+{
+	local f key id
+	find "$DTX_DIR" -name postmaster.pid 2>/dev/null | while read -r f; do
+		read -r key id < <(sed -n 7p "$f") || continue
+		# only if it is still the same one and nobody is attached
+		awk -v k="$key" -v i="$id" '$1 == k && $2 == i && $7 == 0 { f = 1 } END { exit !f }' \
+			/proc/sysvipc/shm && ipcrm -m "$id" || true
+	done
 }
 
 #

@@ -25,6 +25,7 @@ use warnings;
 use Carp;
 use Cwd;
 use IPC::Run;
+use IPC::SysV qw(IPC_RMID);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -103,6 +104,7 @@ sub _create
 	$server->append_conf('postgresql.conf', "listen_addresses = '127.0.0.1'
 restart_after_crash = on
 fsync = " . ($opt{fsync} ? 'on' : 'off') . "
+dynamic_shared_memory_type = mmap    # in the data directory: no leftovers
 log_statement = none    # a logged CREATE USER MAPPING shows its password
 max_connections = 200
 max_prepared_transactions = 50
@@ -622,6 +624,17 @@ sub check_invariants
 	};
 }
 
+# A server that was killed for good leaves a segment of System V shared memory,
+# named in its postmaster.pid.
+sub _free_shared_memory
+{
+	my ($pidfile) = @_;
+	return unless -e $pidfile;
+	my (undef, $id) = split ' ', (split /\n/, slurp_file($pidfile))[6] || '';
+	shmctl($id, IPC_RMID, 0) if defined $id;
+	return;
+}
+
 # PostgreSQL::Test::Cluster stops the servers in its own END block, which runs
 # after this one, and cannot do so with one that hangs or died unnoticed.
 END
@@ -636,6 +649,7 @@ END
 			next if $self->_postmaster_alive($name);
 			kill 'KILL', $self->_processes($name);
 			$self->server($name)->{_pid} = undef;
+			_free_shared_memory($self->server($name)->data_dir . '/postmaster.pid');
 		}
 	}
 	$? = $status;
