@@ -1,0 +1,782 @@
+/*-------------------------------------------------------------------------
+ *
+ * branch.c
+ *		One participant's part of a global transaction.
+ *
+ *		closed		-> open			dtx_branch_run, when BEGIN is answered
+ *		open		-> preparing	dtx_branch_send_prepare, _send_commit
+ *		preparing	-> prepared		dtx_branch_get_prepared
+ *		preparing	-> finished		dtx_branch_get_committed (one phase)
+ *		prepared	-> finishing	the COMMIT callback (twophase.c)
+ *		finishing	-> finished		the same, when answered
+ *		any			-> lost			the connection breaks
+ *
+ * (1) Savepoints of the session exist over there only from the first
+ *	   statement that needs them, and are undone or released in the string of
+ *	   the next: a subtransaction that does nothing on a node costs nothing
+ *	   there, and a loop of them leaves no pile.
+ * (2) levels, levels_wanted and rollback_to say what exists over there, as
+ *	   far as it was answered: a string that fails half-way leaves them true.
+ * (3) The marker is set in the same string as BEGIN and goes with that
+ *	   transaction: without it nothing is prepared or committed.
+ * (4) A connection serves one (server, role) pair, and one transaction at a
+ *	   time; what an earlier one has set for the session is reset first.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+#include "utils/timeout.h"
+#include "utils/wait_event.h"
+
+#include "branch.h"
+#include "compat.h"
+#include "fault.h"
+#include "guc.h"
+#include "statement.h"
+
+/* ------------------------------------------------------- connections kept */
+
+typedef struct ConnectionKey
+{
+	Oid			serverid;
+	Oid			roleid;
+} ConnectionKey;
+
+typedef struct ConnectionEntry
+{
+	ConnectionKey key;
+	DtxConnection *connection;
+} ConnectionEntry;
+
+static HTAB *connections = NULL;
+
+/* A server or mapping has changed: its connections are opened anew. */
+static void
+options_changed(Datum arg, int cacheid, uint32 hash)
+{
+	HASH_SEQ_STATUS scan;
+	ConnectionEntry *entry;
+
+	hash_seq_init(&scan, connections);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		DtxConnection *connection = entry->connection;
+
+		if (connection != NULL &&
+			(hash == 0 ||
+			 (cacheid == FOREIGNSERVEROID && connection->server_hash == hash) ||
+			 (cacheid == USERMAPPINGOID && connection->mapping_hash == hash)))
+			connection->stale = true;
+	}
+}
+
+/*
+ * The session's connection to a node as a role; it may have to be opened.
+ * reused tells whether it was open before, so that it may have died since.
+ */
+DtxConnection *
+dtx_branch_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
+{
+	ConnectionKey key = {serverid, roleid};
+	ConnectionEntry *entry;
+	bool		found;
+
+	if (connections == NULL)
+	{
+		HASHCTL		info = {0};
+
+		info.keysize = sizeof(ConnectionKey);
+		info.entrysize = sizeof(ConnectionEntry);
+		connections = hash_create("dtx connections", 16, &info, HASH_ELEM | HASH_BLOBS);
+		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, options_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(USERMAPPINGOID, options_changed, (Datum) 0);
+	}
+	entry = hash_search(connections, &key, HASH_ENTER, &found);
+	if (!found)
+		entry->connection = NULL;
+	if (entry->connection == NULL)
+		entry->connection = dtx_remote_new(serverid, node, roleid, "dtx");
+
+	/* it may have been renamed */
+	strlcpy(entry->connection->node, node, NAMEDATALEN);
+	if (entry->connection->stale)
+		dtx_remote_close(entry->connection);
+	*reused = entry->connection->open;
+	if (!entry->connection->open)
+	{
+		PG_TRY();
+		{
+			dtx_remote_connect(entry->connection);
+		}
+		PG_CATCH();
+		{
+			dtx_remote_close(entry->connection);
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+	}
+	return entry->connection;
+}
+
+/* At the end of a transaction: keep no more than the setting allows. */
+void
+dtx_connections_release(void)
+{
+	HASH_SEQ_STATUS scan;
+	ConnectionEntry *entry;
+	int			kept = 0;
+	Oid			session_user = GetSessionUserId();
+
+	if (connections == NULL)
+		return;
+	hash_seq_init(&scan, connections);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->connection == NULL || !entry->connection->open)
+			continue;
+		/* another role's connection is not left lying around */
+		if (kept >= dtx_max_connections || entry->connection->stale ||
+			entry->connection->roleid != session_user)
+			dtx_remote_close(entry->connection);
+		else
+			kept++;
+	}
+}
+
+/* -------------------------------------------------------- strings to send */
+
+/* What the next result answers. */
+typedef enum StepKind
+{
+	STEP_OTHER,
+	STEP_BEGIN,
+	STEP_ROLLBACK_TO,
+	STEP_RELEASE,
+	STEP_SAVEPOINT,
+	STEP_STATEMENT_MADE,
+	STEP_STATEMENT_GONE,
+	STEP_USER,
+	STEP_XID
+} StepKind;
+
+typedef struct Step
+{
+	StepKind	kind;
+	int			argument;		/* level; columns of a user's statement */
+} Step;
+
+typedef struct Script
+{
+	StringInfoData sql;
+	int			count;
+	int			room;
+	Step	   *steps;
+	char		statement[32];
+} Script;
+
+static void
+script_init(Script *script)
+{
+	initStringInfo(&script->sql);
+	script->count = 0;
+	script->room = 16;
+	script->steps = palloc(sizeof(Step) * script->room);
+	script->statement[0] = '\0';
+}
+
+static void
+script_step(Script *script, StepKind kind, int argument)
+{
+	if (script->count == script->room)
+		script->steps = repalloc(script->steps, sizeof(Step) * (script->room *= 2));
+	script->steps[script->count].kind = kind;
+	script->steps[script->count].argument = argument;
+	script->count++;
+}
+
+/* What an earlier transaction has left in the session, apart from its end. */
+#define RESET_SESSION \
+	"RESET ALL; RESET SESSION AUTHORIZATION; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; " \
+	"DISCARD TEMP; DISCARD SEQUENCES; "
+#define RESET_SESSION_RESULTS 7
+
+static const char *
+isolation_name(void)
+{
+	switch (XactIsoLevel)
+	{
+		case XACT_READ_UNCOMMITTED:
+			return "READ UNCOMMITTED";
+		case XACT_REPEATABLE_READ:
+			return "REPEATABLE READ";
+		case XACT_SERIALIZABLE:
+			return "SERIALIZABLE";
+		default:
+			return "READ COMMITTED";
+	}
+}
+
+/* BEGIN, the marker, and the session's settings. */
+static void
+script_begin(Script *script, DtxBranch *branch)
+{
+	StringInfo	sql = &script->sql;
+	DtxConnection *connection = branch->connection;
+	int			lock_timeout = LockTimeout > 0 ? LockTimeout : dtx_branch_lock_timeout_ms;
+
+	if (connection->used)
+	{
+		appendStringInfoString(sql, RESET_SESSION);
+		for (int i = 0; i < RESET_SESSION_RESULTS; i++)
+			script_step(script, STEP_OTHER, 0);
+	}
+	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ", isolation_name(),
+					 XactReadOnly ? " READ ONLY" : "",
+					 XactDeferrable ? " DEFERRABLE" : "");
+	script_step(script, STEP_BEGIN, 0);
+
+	appendStringInfo(sql,
+					 "SELECT pg_catalog.set_config('dtx.branch', '%s', true),"
+					 " pg_catalog.set_config('lock_timeout', '%d', true),"
+					 " pg_catalog.set_config('idle_in_transaction_session_timeout', '%d', true),"
+					 " pg_catalog.set_config('synchronous_commit', '%s', true),"
+					 " pg_catalog.set_config('DateStyle', '%s', true),"
+					 " pg_catalog.set_config('IntervalStyle', '%s', true),"
+					 " pg_catalog.set_config('extra_float_digits', '3', true)",
+					 branch->nonce, lock_timeout, dtx_branch_idle_timeout_ms,
+					 GetConfigOption("synchronous_commit", false, false),
+					 GetConfigOption("DateStyle", false, false),
+					 GetConfigOption("IntervalStyle", false, false));
+	if (StatementTimeout > 0)
+		appendStringInfo(sql, ", pg_catalog.set_config('statement_timeout', '%d', true)",
+						 StatementTimeout);
+	if (connection->version >= 140000)
+		appendStringInfo(sql, ", pg_catalog.set_config('client_connection_check_interval', '1s', true)"
+						 ", pg_catalog.set_config('idle_session_timeout', '%d', false)",
+						 dtx_connection_idle_timeout_ms);
+	appendStringInfoString(sql, "; ");
+	script_step(script, STEP_OTHER, 7 + (StatementTimeout > 0 ? 1 : 0) +
+				(connection->version >= 140000 ? 2 : 0));
+}
+
+/* Bring the savepoints over there to the level of the session. */
+static void
+script_savepoints(Script *script, DtxBranch *branch, int level)
+{
+	StringInfo	sql = &script->sql;
+
+	if (branch->rollback_to > 0)
+	{
+		appendStringInfo(sql, "ROLLBACK TO SAVEPOINT s%d; ", branch->rollback_to);
+		script_step(script, STEP_ROLLBACK_TO, branch->rollback_to);
+	}
+	if (branch->stale_statement[0] != '\0')
+	{
+		appendStringInfo(sql, "DEALLOCATE %s; ", branch->stale_statement);
+		script_step(script, STEP_STATEMENT_GONE, 0);
+	}
+	if (branch->levels > branch->levels_wanted)
+	{
+		appendStringInfo(sql, "RELEASE SAVEPOINT s%d; ", branch->levels_wanted + 1);
+		script_step(script, STEP_RELEASE, branch->levels_wanted);
+	}
+	for (int i = branch->levels_wanted + 1; i <= level; i++)
+	{
+		appendStringInfo(sql, "SAVEPOINT s%d; ", i);
+		script_step(script, STEP_SAVEPOINT, i);
+	}
+}
+
+/* The user's statement, with its values as parameters if it has any. */
+static void
+script_user(Script *script, DtxCall *call, bool *wrote)
+{
+	static uint32 statement_number = 0;
+	StringInfo	sql = &script->sql;
+	List	   *statements = dtx_statements_parse(call->sql);
+	DtxStatement *last = llast(statements);
+	Datum	   *values = NULL;
+	bool	   *nulls = NULL;
+	int			count = 0;
+	bool		counted = false;
+	ListCell   *cell;
+
+	*wrote = true;
+	foreach(cell, statements)
+		*wrote = *wrote && ((DtxStatement *) lfirst(cell))->writes;
+
+	if (call->arguments != NULL)
+		deconstruct_array(call->arguments, TEXTOID, -1, false, TYPALIGN_INT,
+						  &values, &nulls, &count);
+	if (call->expected != NULL && last->columns == DTX_COLUMNS_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("branch SQL returns no rows"),
+				 errhint("Use dtx.exec for statements that return none.")));
+	if (count > 0 && list_length(statements) > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("branch SQL with parameters must be one statement")));
+	if (count > 0 && !last->plannable)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("this kind of statement cannot have parameters"),
+				 errdetail("Only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES can.")));
+
+	if (count > 0)
+	{
+		snprintf(script->statement, sizeof(script->statement), "dtx_%u", ++statement_number);
+		appendStringInfo(sql, "PREPARE %s AS ", script->statement);
+	}
+	foreach(cell, statements)
+	{
+		DtxStatement *statement = lfirst(cell);
+		int			columns = statement->columns;
+
+		/*
+		 * Of "SELECT *" nobody here knows the columns, and dblink has to: let
+		 * the node count the rows, each of them computed whole.
+		 */
+		counted = columns == DTX_COLUMNS_ANY && (statement != last || call->expected == NULL);
+		if (counted)
+			appendStringInfoString(sql, "WITH dtx_rows AS (");
+		appendBinaryStringInfo(sql, statement->text, statement->length);
+		if (counted)
+			appendStringInfoString(sql, "\n) SELECT pg_catalog.count(dtx_rows) FROM dtx_rows");
+		appendStringInfoString(sql, "\n; ");
+		if (count == 0)
+			script_step(script, STEP_USER, counted ? -2 : columns);
+		else
+			script_step(script, STEP_STATEMENT_MADE, 0);
+	}
+	if (count > 0)
+	{
+		appendStringInfo(sql, "EXECUTE %s(", script->statement);
+		for (int i = 0; i < count; i++)
+			appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+							 nulls[i] ? "NULL" : quote_literal_cstr(TextDatumGetCString(values[i])));
+		appendStringInfo(sql, "); DEALLOCATE %s; ", script->statement);
+		script_step(script, STEP_USER, counted ? -2 : last->columns);
+		script_step(script, STEP_STATEMENT_GONE, 0);
+	}
+	if (!*wrote)
+	{
+		appendStringInfoString(sql, "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text");
+		script_step(script, STEP_XID, 0);
+	}
+}
+
+/* Take one answer in. */
+static void
+step_done(DtxBranch *branch, Script *script, Step *step, DtxCall *call, DtxResult *result)
+{
+	switch (step->kind)
+	{
+		case STEP_BEGIN:
+			if (strcmp(result->tag, "BEGIN") != 0)
+				elog(ERROR, "unexpected answer \"%s\" to BEGIN", result->tag);
+			branch->state = DTX_BRANCH_OPEN;
+			break;
+		case STEP_ROLLBACK_TO:
+			branch->rollback_to = 0;
+			branch->levels = Max(step->argument, branch->levels_wanted);
+			break;
+		case STEP_RELEASE:
+			branch->levels = step->argument;
+			break;
+		case STEP_SAVEPOINT:
+			branch->levels = branch->levels_wanted = step->argument;
+			break;
+		case STEP_STATEMENT_MADE:
+			strlcpy(branch->stale_statement, script->statement, sizeof(branch->stale_statement));
+			break;
+		case STEP_STATEMENT_GONE:
+			branch->stale_statement[0] = '\0';
+			break;
+		case STEP_USER:
+			if (step->argument == -2 && result->rows != NULL)
+			{
+				char	   *value = dtx_result_value(result, 0);
+
+				result->count = value ? strtoi64(value, NULL, 10) : 0;
+			}
+			call->result = *result;
+			break;
+		case STEP_XID:
+			{
+				char	   *value = dtx_result_value(result, 0);
+
+				branch->asked = true;
+				branch->wrote = branch->wrote || value != NULL;
+				break;
+			}
+		case STEP_OTHER:
+			break;
+	}
+}
+
+/* Rows of this step, as far as dblink has to know. */
+static TupleDesc
+step_columns(Step *step, DtxCall *call, bool last_user)
+{
+	if (step->kind == STEP_USER)
+	{
+		if (last_user && call->expected != NULL)
+			return call->expected;
+		return dtx_text_columns(Max(step->argument, 1));
+	}
+	if (step->kind == STEP_OTHER)
+		return dtx_text_columns(Max(step->argument, 1));
+	return NULL;
+}
+
+/*
+ * Wait until the branch's connection has nothing outstanding, after a call
+ * that was cancelled.  False if it is lost.
+ */
+bool
+dtx_branch_settle(DtxBranch *branch)
+{
+	DtxConnection *connection = branch->connection;
+
+	while (connection->waiting && dtx_remote_is_busy(connection))
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	if (connection->waiting && !dtx_remote_drain(connection))
+		branch->state = DTX_BRANCH_LOST;
+	if (!connection->open)
+		branch->state = DTX_BRANCH_LOST;
+	return branch->state != DTX_BRANCH_LOST;
+}
+
+static void
+raise_lost(DtxBranch *branch, ErrorData *reason)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("lost connection to node \"%s\"", branch->connection->node),
+			 reason ? errdetail("%s", reason->message) : 0,
+			 errhint("What the transaction did there is rolled back; the whole transaction can only be rolled back.")));
+}
+
+/*
+ * Send a string and take in its answers.  On an error the branch says what
+ * has been done over there, and the error is raised as the node's.  retry
+ * is set instead, and nothing raised, if the connection was found dead
+ * before anything was begun.
+ */
+static void
+script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
+{
+	DtxConnection *connection = branch->connection;
+	MemoryContext caller = CurrentMemoryContext;
+	volatile int done = 0;
+	int			user_last = -1;
+
+	for (int i = 0; i < script->count; i++)
+		if (script->steps[i].kind == STEP_USER)
+			user_last = i;
+	*retry = false;
+	branch->asked = false;
+
+	PG_TRY();
+	{
+		if (!dtx_remote_send(connection, script->sql.data, script->count))
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("could not send to node \"%s\"", connection->node)));
+		for (; done < script->count; done++)
+		{
+			DtxResult	result;
+			Step	   *step = &script->steps[done];
+
+			dtx_remote_get(connection, step_columns(step, call, done == user_last),
+						   done == user_last ? call->rows_context : caller, &result);
+			step_done(branch, script, step, call, &result);
+			if (result.rows != NULL && !(done == user_last && call->expected != NULL))
+				tuplestore_end(result.rows);
+		}
+		if (!dtx_remote_drain(connection))
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("node \"%s\" closed the connection", connection->node)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		bool		lost;
+
+		MemoryContextSwitchTo(caller);
+		error = dtx_remote_error(connection, "statement");
+
+		/* cancelled here while the node is still at it: it is drained later */
+		lost = dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open;
+		if (!lost && !dtx_remote_is_busy(connection))
+			lost = !dtx_remote_drain(connection);
+		if (lost)
+		{
+			dtx_remote_close(connection);
+			if (branch->state == DTX_BRANCH_CLOSED && branch->reused)
+			{
+				*retry = true;
+				FreeErrorData(error);
+			}
+			else
+			{
+				if (branch->state == DTX_BRANCH_OPEN)
+					branch->state = DTX_BRANCH_LOST;
+				raise_lost(branch, error);
+			}
+		}
+		else
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Run the user's SQL in the branch, which is begun if need be.  Can be
+ * cancelled while it waits.
+ */
+void
+dtx_branch_run(DtxBranch *branch, DtxCall *call)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	bool		retry;
+	bool		wrote;
+
+	if (branch->state == DTX_BRANCH_LOST)
+		raise_lost(branch, NULL);
+	do
+	{
+		Script		script;
+
+		if (branch->state == DTX_BRANCH_CLOSED)
+		{
+			branch->connection = dtx_branch_connection(branch->connection->serverid,
+													   branch->connection->node,
+													   branch->connection->roleid,
+													   &branch->reused);
+			branch->levels = branch->levels_wanted = 1;
+			branch->rollback_to = 0;
+			branch->stale_statement[0] = '\0';
+			/* answers to the end of an earlier transaction */
+			if (!dtx_branch_settle(branch))
+			{
+				branch->state = DTX_BRANCH_CLOSED;
+				retry = true;
+				continue;
+			}
+		}
+		else if (!dtx_branch_settle(branch))
+			raise_lost(branch, NULL);
+
+		script_init(&script);
+		if (branch->state == DTX_BRANCH_CLOSED)
+			script_begin(&script, branch);
+		DTX_FAULT("branch_begin");
+		script_savepoints(&script, branch, level);
+		script_user(&script, call, &wrote);
+		/* from here on it may have written, whatever happens */
+		branch->wrote = branch->wrote || wrote;
+		script_run(branch, &script, call, &retry);
+		pfree(script.sql.data);
+		pfree(script.steps);
+	} while (retry);
+}
+
+/* A subtransaction has committed into its parent. */
+void
+dtx_branch_subcommit(DtxBranch *branch, int level)
+{
+	if (branch->levels_wanted >= level)
+		branch->levels_wanted = level - 1;
+}
+
+/* A subtransaction has rolled back.  Nothing is sent, nothing throws. */
+void
+dtx_branch_subabort(DtxBranch *branch, int level)
+{
+	if (branch->levels >= level)
+	{
+		if (branch->rollback_to == 0 || branch->rollback_to > level)
+			branch->rollback_to = level;
+		if (branch->levels_wanted >= level)
+			branch->levels_wanted = level - 1;
+	}
+}
+
+/* --------------------------------------------------------- first phase */
+
+/* Whether the marker is still there; an error over there if it is not. */
+#define CHECK_MARKER \
+	"CASE WHEN pg_catalog.current_setting('dtx.branch', true) OPERATOR(pg_catalog.=) '%s' THEN 0" \
+	" ELSE ('branch lost its transaction' || pg_catalog.current_setting('dtx.branch', true))::int END"
+
+static void
+append_rollback_to(StringInfo sql, DtxBranch *branch, int *results)
+{
+	if (branch->rollback_to > 0)
+	{
+		appendStringInfo(sql, "ROLLBACK TO SAVEPOINT s%d; ", branch->rollback_to);
+		(*results)++;
+	}
+}
+
+/* Ask the node to prepare; false if it cannot even be asked.  May throw. */
+bool
+dtx_branch_send_prepare(DtxBranch *branch)
+{
+	StringInfoData sql;
+	int			results = 3;
+
+	initStringInfo(&sql);
+	append_rollback_to(&sql, branch, &results);
+	appendStringInfo(&sql, "SELECT pg_catalog.pg_current_xact_id()::text, " CHECK_MARKER
+					 ", pg_catalog.pg_advisory_unlock_all()::text; RESET ROLE; PREPARE TRANSACTION '%s'",
+					 branch->nonce, branch->gid);
+	branch->state = DTX_BRANCH_PREPARING;
+	return dtx_remote_send(branch->connection, sql.data, results);
+}
+
+/* One column of a row of text columns. */
+static char *
+get_checked_xid(DtxBranch *branch, int columns)
+{
+	DtxResult	result;
+	char	   *value;
+
+	if (branch->rollback_to > 0)
+		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	PG_TRY();
+	{
+		dtx_remote_get(branch->connection, dtx_text_columns(columns),
+					   CurrentMemoryContext, &result);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() == ERRCODE_INVALID_TEXT_REPRESENTATION)
+		{
+			FlushErrorState();
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+					 errmsg("branch on node \"%s\" lost its transaction", branch->connection->node),
+					 errdetail("Something ended the transaction there: what was done in the branch before may be committed or rolled back."),
+					 errhint("Nothing but dtx may use the connections of dtx.")));
+		}
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	value = dtx_result_value(&result, 0);
+	return value;
+}
+
+/*
+ * Wait for the answer.  Raises the node's error; done only if the tag says
+ * so: in a failed transaction PREPARE answers ROLLBACK.
+ */
+void
+dtx_branch_get_prepared(DtxBranch *branch)
+{
+	DtxResult	result;
+	char	   *xid = get_checked_xid(branch, 3);
+
+	if (xid != NULL)
+		branch->xid = strtou64(xid, NULL, 10);
+	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	if (strcmp(result.tag, "PREPARE TRANSACTION") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+				 errmsg("node \"%s\" did not prepare its branch", branch->connection->node),
+				 errdetail("It answered \"%s\".", result.tag)));
+	branch->state = DTX_BRANCH_PREPARED;
+	(void) dtx_remote_drain(branch->connection);
+}
+
+/* The same for a commit in one phase. */
+bool
+dtx_branch_send_commit(DtxBranch *branch)
+{
+	StringInfoData sql;
+	int			results = 3;
+
+	initStringInfo(&sql);
+	append_rollback_to(&sql, branch, &results);
+	appendStringInfo(&sql, "SELECT NULL, " CHECK_MARKER ", NULL; COMMIT;"
+					 " SELECT pg_catalog.pg_advisory_unlock_all()::text",
+					 branch->nonce);
+	branch->state = DTX_BRANCH_PREPARING;
+	return dtx_remote_send(branch->connection, sql.data, results);
+}
+
+void
+dtx_branch_get_committed(DtxBranch *branch)
+{
+	DtxResult	result;
+
+	(void) get_checked_xid(branch, 3);
+	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	if (strcmp(result.tag, "COMMIT") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRANSACTION_ROLLBACK),
+				 errmsg("node \"%s\" did not commit its branch", branch->connection->node),
+				 errdetail("It answered \"%s\".", result.tag)));
+	branch->state = DTX_BRANCH_FINISHED;
+	(void) dtx_remote_drain(branch->connection);
+}
+
+/*
+ * Undo the branch without waiting for an answer.  True if something may be
+ * left over there that the scanner has to look for.  Never throws.
+ */
+bool
+dtx_branch_abort(DtxBranch *branch)
+{
+	DtxConnection *connection = branch->connection;
+
+	switch (branch->state)
+	{
+		case DTX_BRANCH_CLOSED:
+			/* BEGIN may have been sent */
+			if (connection->waiting)
+				dtx_remote_close(connection);
+			return false;
+		case DTX_BRANCH_OPEN:
+			if (connection->waiting ||
+				!dtx_remote_send(connection, "ROLLBACK; SELECT pg_catalog.pg_advisory_unlock_all()::text", 2))
+				dtx_remote_close(connection);
+			return false;
+		case DTX_BRANCH_PREPARING:
+			dtx_remote_close(connection);
+			return true;
+		case DTX_BRANCH_PREPARED:
+			if (connection->waiting ||
+				!dtx_remote_send(connection, branch->undo_sql, 1))
+				dtx_remote_close(connection);
+			return true;
+		case DTX_BRANCH_LOST:
+			dtx_remote_close(connection);
+			return false;
+		default:
+			return false;
+	}
+}

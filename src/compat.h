@@ -1,0 +1,85 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *		What differs between PostgreSQL 15 and 18, in one place.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_COMPAT_H
+#define DTX_COMPAT_H
+
+#include "access/transam.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_proc.h"
+#include "foreign/foreign.h"
+#include "nodes/parsenodes.h"
+#include "replication/walsender_private.h"
+#include "utils/acl.h"
+
+/* 16 replaced the per-catalog privilege checks by object_aclcheck(). */
+static inline AclResult
+dtx_server_aclcheck(Oid serverid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ForeignServerRelationId, serverid, roleid, ACL_USAGE);
+#else
+	return pg_foreign_server_aclcheck(serverid, roleid, ACL_USAGE);
+#endif
+}
+
+static inline AclResult
+dtx_function_aclcheck(Oid functionid, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, functionid, roleid, ACL_EXECUTE);
+#else
+	return pg_proc_aclcheck(functionid, roleid, ACL_EXECUTE);
+#endif
+}
+
+/* 18 wrapped RETURNING lists into a clause of their own. */
+#if PG_VERSION_NUM >= 180000
+#define DTX_RETURNING(stmt) \
+	((stmt)->returningClause ? (stmt)->returningClause->exprs : NIL)
+#else
+#define DTX_RETURNING(stmt) ((stmt)->returningList)
+#endif
+
+/* MERGE ... RETURNING came with 17. */
+#if PG_VERSION_NUM >= 180000
+#define DTX_MERGE_RETURNING(stmt) DTX_RETURNING(stmt)
+#elif PG_VERSION_NUM >= 170000
+#define DTX_MERGE_RETURNING(stmt) ((stmt)->returningList)
+#else
+#define DTX_MERGE_RETURNING(stmt) NIL
+#endif
+
+/* 18 turned the flag into a bit mask, and so did minor releases before it. */
+static inline bool
+dtx_sync_standbys_defined(void)
+{
+#ifdef SYNC_STANDBY_DEFINED
+	return (((volatile WalSndCtlData *) WalSndCtl)->sync_standbys_status &
+			SYNC_STANDBY_DEFINED) != 0;
+#else
+	return ((volatile WalSndCtlData *) WalSndCtl)->sync_standbys_defined;
+#endif
+}
+
+/* 17 dropped BackendId for ProcNumber; both index an array of MaxBackends. */
+#if PG_VERSION_NUM >= 170000
+#include "storage/procnumber.h"
+#define DTX_MY_PROC_INDEX ((int) MyProcNumber)
+#else
+#include "storage/backendid.h"
+#define DTX_MY_PROC_INDEX ((int) MyBackendId - 1)
+#endif
+
+/* 17 renamed the variable. */
+#if PG_VERSION_NUM >= 170000
+#define DTX_OLDEST_CLOG_XID (TransamVariables->oldestClogXid)
+#else
+#define DTX_OLDEST_CLOG_XID (ShmemVariableCache->oldestClogXid)
+#endif
+
+#endif							/* DTX_COMPAT_H */

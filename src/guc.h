@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *		Settings of dtx.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_GUC_H
+#define DTX_GUC_H
+
+extern int	dtx_prepare_timeout_ms;
+extern int	dtx_commit_wait_ms;
+extern int	dtx_connect_timeout_s;
+extern int	dtx_branch_lock_timeout_ms;
+extern int	dtx_branch_idle_timeout_ms;
+extern bool dtx_one_phase;
+extern int	dtx_max_connections;
+extern int	dtx_connection_idle_timeout_ms;
+extern int	dtx_scan_interval_ms;
+extern int	dtx_sweep_interval_s;
+extern int	dtx_max_backoff_s;
+extern int	dtx_stuck_after_s;
+extern int	dtx_retention_min;
+extern bool dtx_synchronous_failover;
+extern int	dtx_max_databases;
+extern int	dtx_max_nodes;
+extern bool dtx_loopback;
+extern char *dtx_branch_marker;
+
+extern void dtx_guc_init(void);
+
+#endif							/* DTX_GUC_H */

@@ -1,0 +1,259 @@
+/*-------------------------------------------------------------------------
+ *
+ * life.c
+ *		Lives of a coordinator: which branches are its own.
+ *
+ *		created			first life after CREATE EXTENSION
+ *		restart			same place as the life before it: nothing is missing
+ *		promotion		another timeline: this was a standby, or a restored backup
+ *		copy			same identifiers, another data directory
+ *		other database	copied by CREATE DATABASE ... TEMPLATE
+ *		other system	another cluster (pg_upgrade, or files carried over)
+ *
+ * (1) A life's row is committed and flushed before the first PREPARE that
+ *	   carries it, so that no branch is ever prepared whose life its
+ *	   coordinator does not know.
+ * (2) A life that did not follow by a restart sends nothing to any node
+ *	   until an operator adopts it.
+ * (3) An xid is asked about in its own life only: after a crash, xids that
+ *	   were not flushed are handed out again.
+ * (4) A copy that keeps device contents bit by bit (a storage snapshot) has
+ *	   the same place and cannot be told from the original.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "life.h"
+
+/* Where are we?  Not the device number: it changes between boots. */
+void
+dtx_place_read(DtxPlace *place)
+{
+	struct statx status;
+
+	memset(place, 0, sizeof(DtxPlace));
+	place->system_identifier = GetSystemIdentifier();
+	place->timeline = GetWALInsertionTimeLine();
+	place->database = MyDatabaseId;
+	if (statx(AT_FDCWD, "PG_VERSION", 0, STATX_INO | STATX_BTIME, &status) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not stat file \"%s\": %m", "PG_VERSION")));
+	place->inode = (int64) status.stx_ino;
+	if (status.stx_mask & STATX_BTIME)
+		place->born_at = (int64) status.stx_btime.tv_sec * 1000000 +
+			status.stx_btime.tv_nsec / 1000;
+}
+
+/*
+ * The first xid8 that this run handed out: recovery ends with a checkpoint
+ * and hands out none itself.  Read at start, before there is another one.
+ */
+uint64
+dtx_boot_xid_read(void)
+{
+	bool		crc_ok;
+	ControlFileData *control;
+	uint64		xid;
+
+	control = get_controlfile(DataDir, &crc_ok);
+	xid = crc_ok ? U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
+	pfree(control);
+	return xid;
+}
+
+static const char *
+step_cause(const DtxPlace *before, const DtxPlace *now)
+{
+	if (before->system_identifier != now->system_identifier)
+		return "other system";
+	if (before->database != now->database)
+		return "other database";
+	if (before->timeline != now->timeline)
+		return "promotion";
+	if (before->inode != now->inode || before->born_at != now->born_at)
+		return "copy";
+	return "restart";
+}
+
+/*
+ * Begin, or go on with, the life of this database in this run of the server.
+ * Called by the scanner in a transaction of its own, which it commits before
+ * it publishes the state that is returned.
+ */
+DtxDatabaseState
+dtx_life_start(DtxDatabase *database)
+{
+	uint64		lineage = dtx_store_lineage();
+	List	   *lives = dtx_store_lives();
+	const DtxLife *parent = lives == NIL ? NULL : llast(lives);
+	uint64		present = pg_atomic_read_u64(&database->life);
+	DtxLife		life = {0};
+
+	/* The scanner came back, and the run is the same. */
+	if (present != 0 && database->lineage == lineage)
+	{
+		const DtxLife *known = dtx_life_find(lives, present);
+
+		if (known != NULL && known->place.database == MyDatabaseId)
+			return known->trusted || known->adopted ?
+				DTX_DATABASE_READY : DTX_DATABASE_UNADOPTED;
+	}
+
+	dtx_place_read(&life.place);
+	life.life = dtx_random64();
+	life.first_xid = dtx_shared->boot_xid;
+	if (parent == NULL)
+		life.cause = "created";
+	else
+	{
+		life.parent = parent->life;
+		life.cause = step_cause(&parent->place, &life.place);
+	}
+	life.trusted = parent == NULL || strcmp(life.cause, "restart") == 0;
+
+	/*
+	 * A restart of a copy that was not adopted is not adopted either.
+	 */
+	if (parent != NULL && life.trusted && !parent->trusted && !parent->adopted)
+	{
+		life.trusted = false;
+		life.cause = parent->cause;
+	}
+	if (strcmp(life.cause, "promotion") == 0 && dtx_synchronous_failover)
+		life.trusted = true;
+	dtx_store_add_life(&life);
+
+	pg_atomic_write_u64(&database->life, life.life);
+	database->lineage = lineage;
+	ereport(LOG,
+			(errmsg("dtx: life %016llx of database %u begins (%s)%s",
+					(unsigned long long) life.life, MyDatabaseId, life.cause,
+					life.trusted ? "" : ", nothing is sent to nodes until it is adopted")));
+	return life.trusted ? DTX_DATABASE_READY : DTX_DATABASE_UNADOPTED;
+}
+
+const DtxLife *
+dtx_life_find(List *lives, uint64 life)
+{
+	ListCell   *cell;
+
+	foreach(cell, lives)
+	{
+		const DtxLife *candidate = lfirst(cell);
+
+		if (candidate->life == life)
+			return candidate;
+	}
+	return NULL;
+}
+
+/* The life that followed. */
+const DtxLife *
+dtx_life_child(List *lives, uint64 life)
+{
+	ListCell   *cell;
+
+	foreach(cell, lives)
+	{
+		const DtxLife *candidate = lfirst(cell);
+
+		if (candidate->parent == life)
+			return candidate;
+	}
+	return NULL;
+}
+
+/* What may be concluded about transactions of a life, seen from the present one. */
+DtxLifeClaim
+dtx_life_claim(List *lives, uint64 present, uint64 life)
+{
+	const DtxLife *step = dtx_life_find(lives, present);
+	const DtxLife *target = dtx_life_find(lives, life);
+
+	if (target == NULL || step == NULL)
+		return DTX_LIFE_FOREIGN;
+	if (target == step)
+		return DTX_LIFE_PRESENT;
+	if (target->presumed_abort)
+		return DTX_LIFE_ENDED;
+	/* walk back from here; one step that may have lost something spoils it */
+	while (step != NULL && step != target)
+	{
+		if (!step->trusted)
+			return DTX_LIFE_UNPROVEN;
+		step = dtx_life_find(lives, step->parent);
+	}
+	return step == target ? DTX_LIFE_ENDED : DTX_LIFE_UNPROVEN;
+}
+
+/*
+ * The outcome of a transaction, from what this server alone knows.  The order
+ * matters: a transaction that commits between the two first questions must
+ * not look aborted.
+ */
+DtxOutcome
+dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
+{
+	DtxLifeClaim claim = dtx_life_claim(lives, present, gid->life);
+	TransactionId xid = (TransactionId) gid->xid;
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	const DtxLife *child;
+	bool		known;
+
+	if (claim == DTX_LIFE_FOREIGN)
+		return DTX_OUTCOME_UNKNOWN;
+	if (claim == DTX_LIFE_PRESENT && gid->xid < next &&
+		next - gid->xid < PG_INT32_MAX && TransactionIdIsInProgress(xid))
+		return DTX_OUTCOME_IN_PROGRESS;
+	if (dtx_store_decided(gid))
+		return DTX_OUTCOME_COMMITTED;
+	if (claim == DTX_LIFE_UNPROVEN)
+		return DTX_OUTCOME_UNKNOWN;
+
+	/*
+	 * No row: aborted, or committed and forgotten.  The commit log tells, as
+	 * far as it reaches back and the xid was not handed out again.
+	 */
+	if (claim == DTX_LIFE_ENDED)
+	{
+		child = dtx_life_child(lives, gid->life);
+		if (child != NULL && strcmp(child->cause, "restart") == 0 &&
+			gid->xid >= child->first_xid)
+			return DTX_OUTCOME_ABORTED; /* its xid was never flushed */
+	}
+	known = gid->xid >= FirstNormalTransactionId && gid->xid < next &&
+		next - gid->xid < PG_INT32_MAX;
+	LWLockAcquire(XactTruncationLock, LW_SHARED);
+	known = known && !TransactionIdPrecedes(xid, DTX_OLDEST_CLOG_XID);
+	if (known && TransactionIdDidAbort(xid))
+	{
+		LWLockRelease(XactTruncationLock);
+		return DTX_OUTCOME_ABORTED;
+	}
+	if (known && TransactionIdDidCommit(xid))
+	{
+		LWLockRelease(XactTruncationLock);
+		return claim == DTX_LIFE_PRESENT ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
+	}
+	LWLockRelease(XactTruncationLock);
+
+	/* Neither: it was running when the server crashed. */
+	return known ? DTX_OUTCOME_ABORTED : DTX_OUTCOME_UNKNOWN;
+}

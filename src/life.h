@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * life.h
+ *		Lives of a coordinator: which branches are its own.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_LIFE_H
+#define DTX_LIFE_H
+
+#include "store.h"
+
+/* What the resolver may conclude about transactions of a life. */
+typedef enum DtxLifeClaim
+{
+	DTX_LIFE_FOREIGN,			/* not ours */
+	DTX_LIFE_PRESENT,			/* this run */
+	DTX_LIFE_ENDED,				/* all of it is known here, and over */
+	DTX_LIFE_UNPROVEN			/* commits of it may be missing here */
+} DtxLifeClaim;
+
+extern void dtx_place_read(DtxPlace *place);
+extern uint64 dtx_boot_xid_read(void);
+extern DtxDatabaseState dtx_life_start(DtxDatabase *database);
+extern DtxLifeClaim dtx_life_claim(List *lives, uint64 present, uint64 life);
+extern const DtxLife *dtx_life_find(List *lives, uint64 life);
+extern const DtxLife *dtx_life_child(List *lives, uint64 life);
+extern DtxOutcome dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid);
+
+#endif							/* DTX_LIFE_H */

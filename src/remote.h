@@ -1,0 +1,68 @@
+/*-------------------------------------------------------------------------
+ *
+ * remote.h
+ *		Connections to nodes: the only caller of dblink.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_REMOTE_H
+#define DTX_REMOTE_H
+
+#include "access/tupdesc.h"
+#include "nodes/execnodes.h"
+#include "utils/tuplestore.h"
+
+#include "dtx.h"
+#include "shmem.h"
+
+#define DTX_TAG_SIZE 64
+
+typedef struct DtxConnection
+{
+	char		name[NAMEDATALEN];	/* what dblink knows it by */
+	char		node[NAMEDATALEN];	/* the server */
+	Oid			serverid;
+	Oid			roleid;
+	DtxNode    *state;			/* what all sessions know of the node */
+	bool		open;
+	bool		waiting;		/* sent, and the end of its results not seen */
+	int			results_left;	/* of what was sent */
+	bool		used;			/* has been used since it was cleaned */
+	bool		stale;			/* options have changed: reconnect */
+	uint32		server_hash;
+	uint32		mapping_hash;
+	int			version;		/* server_version_num */
+	DtxIdentity identity;
+	char		user[NAMEDATALEN];	/* current_user over there */
+	Datum		name_text;		/* its name, for dblink */
+} DtxConnection;
+
+/* One result. */
+typedef struct DtxResult
+{
+	bool		is_rows;		/* rows, or a command tag */
+	char		tag[DTX_TAG_SIZE];
+	int64		count;			/* of rows, or from the tag */
+	Tuplestorestate *rows;		/* NULL if none */
+	TupleDesc	desc;
+} DtxResult;
+
+extern DtxConnection *dtx_remote_new(Oid serverid, const char *node, Oid roleid,
+									 const char *prefix);
+extern void dtx_remote_connect(DtxConnection *connection);
+extern void dtx_remote_close(DtxConnection *connection);
+extern void dtx_remote_free(DtxConnection *connection);
+extern bool dtx_remote_send(DtxConnection *connection, const char *sql, int results);
+extern bool dtx_remote_is_busy(DtxConnection *connection);
+extern bool dtx_remote_answered_ok(DtxConnection *connection);
+extern void dtx_remote_get(DtxConnection *connection, TupleDesc expected,
+						   MemoryContext rows_context, DtxResult *result);
+extern bool dtx_remote_drain(DtxConnection *connection);
+extern void dtx_remote_run(DtxConnection *connection, const char *sql, DtxResult *result);
+extern char *dtx_result_value(DtxResult *result, int row);
+extern TupleDesc dtx_text_columns(int count);
+extern ErrorData *dtx_remote_error(DtxConnection *connection, const char *doing);
+extern bool dtx_sqlstate_is_lost(int sqlstate);
+extern bool dtx_remote_role_may_call(Oid roleid);
+
+#endif							/* DTX_REMOTE_H */

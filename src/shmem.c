@@ -1,0 +1,325 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.c
+ *		What sessions, launcher and scanners share in memory.
+ *
+ *		Per database: its life, its scanner, and what the scanner is asked
+ *		for.  Per node: what is known of it.  Per backend: the transaction
+ *		whose phase two it is running.
+ *
+ * (1) Nothing here is needed to decide an outcome: all of it can be lost
+ *	   with the server, and is found again in the tables and on the nodes.
+ * (2) What COMMIT and ABORT callbacks call here takes spinlocks only and
+ *	   cannot throw.
+ * (3) Entries of databases and nodes do not move while the server runs, so
+ *	   that a session may keep a pointer to them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "fault.h"
+#include "guc.h"
+#include "shmem.h"
+
+DtxShared  *dtx_shared = NULL;
+
+static HTAB *dtx_nodes = NULL;
+static shmem_request_hook_type next_shmem_request_hook = NULL;
+static shmem_startup_hook_type next_shmem_startup_hook = NULL;
+
+/* Backends, auxiliary processes and workers all have a number below this. */
+static int
+phase_two_slots(void)
+{
+	return MaxBackends + NUM_AUXILIARY_PROCS;
+}
+
+static Size
+shared_size(void)
+{
+	Size		size = MAXALIGN(sizeof(DtxShared));
+
+	size = add_size(size, MAXALIGN(mul_size(dtx_max_databases, sizeof(DtxDatabase))));
+	size = add_size(size, MAXALIGN(mul_size(phase_two_slots(), sizeof(pg_atomic_uint64))));
+	return size;
+}
+
+static void
+shmem_request(void)
+{
+	if (next_shmem_request_hook)
+		next_shmem_request_hook();
+	RequestAddinShmemSpace(shared_size());
+	RequestAddinShmemSpace(hash_estimate_size(dtx_max_nodes, sizeof(DtxNode)));
+	RequestAddinShmemSpace(dtx_fault_shmem_size());
+	RequestNamedLWLockTranche("dtx", 1);
+}
+
+static void
+shmem_startup(void)
+{
+	HASHCTL		info;
+	bool		found;
+
+	if (next_shmem_startup_hook)
+		next_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	dtx_shared = ShmemInitStruct("dtx", shared_size(), &found);
+	if (!found)
+	{
+		char	   *place = (char *) dtx_shared + MAXALIGN(sizeof(DtxShared));
+
+		memset(dtx_shared, 0, shared_size());
+		dtx_shared->lock = &(GetNamedLWLockTranche("dtx"))->lock;
+		dtx_shared->database_count = dtx_max_databases;
+		dtx_shared->databases = (DtxDatabase *) place;
+		place += MAXALIGN(sizeof(DtxDatabase) * dtx_max_databases);
+		dtx_shared->phase_two_count = phase_two_slots();
+		dtx_shared->phase_two = (pg_atomic_uint64 *) place;
+		for (int i = 0; i < dtx_shared->phase_two_count; i++)
+			pg_atomic_init_u64(&dtx_shared->phase_two[i], 0);
+		for (int i = 0; i < DTX_STAT_COUNT; i++)
+			pg_atomic_init_u64(&dtx_shared->counters[i], 0);
+	}
+	info.keysize = sizeof(DtxNodeKey);
+	info.entrysize = sizeof(DtxNode);
+	dtx_nodes = ShmemInitHash("dtx nodes", dtx_max_nodes, dtx_max_nodes, &info,
+							  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
+	dtx_fault_shmem_init();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+dtx_shmem_init(void)
+{
+	next_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+	next_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+/* Refuse to work without shared memory. */
+void
+dtx_require_preload(void)
+{
+	if (dtx_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("dtx must be loaded when the server starts"),
+				 errhint("Add dtx to shared_preload_libraries in postgresql.conf and restart the server.")));
+}
+
+/*
+ * The entry of a database; with create, made if there is none.  NULL if
+ * there is none, or no room (which the caller reports).
+ */
+DtxDatabase *
+dtx_database(Oid database, bool create)
+{
+	DtxDatabase *result = NULL;
+	DtxDatabase *unused = NULL;
+
+	LWLockAcquire(dtx_shared->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	for (int i = 0; i < dtx_shared->database_count && result == NULL; i++)
+	{
+		DtxDatabase *entry = &dtx_shared->databases[i];
+
+		if (entry->database == database)
+			result = entry;
+		else if (unused == NULL && !OidIsValid(entry->database))
+			unused = entry;
+	}
+	if (result == NULL && create && unused != NULL)
+	{
+		result = unused;
+		memset(result, 0, sizeof(DtxDatabase));
+		SpinLockInit(&result->mutex);
+		pg_atomic_init_u64(&result->life, 0);
+		ConditionVariableInit(&result->changed);
+		result->database = database;
+	}
+	LWLockRelease(dtx_shared->lock);
+	return result;
+}
+
+void
+dtx_launcher_wake(void)
+{
+	Latch	   *latch = dtx_shared->launcher_latch;
+
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+/* Give the scanner something to do.  Never throws. */
+void
+dtx_database_wake(DtxDatabase *database)
+{
+	Latch	   *latch;
+
+	SpinLockAcquire(&database->mutex);
+	database->work = true;
+	database->wanted = true;
+	latch = database->scanner_latch;
+	SpinLockRelease(&database->mutex);
+	if (latch != NULL)
+		SetLatch(latch);
+	else
+		dtx_launcher_wake();
+}
+
+/* Have a scanner started, if there is none. */
+void
+dtx_database_want(DtxDatabase *database)
+{
+	bool		running;
+
+	SpinLockAcquire(&database->mutex);
+	database->wanted = true;
+	running = database->scanner_latch != NULL;
+	SpinLockRelease(&database->mutex);
+	if (!running)
+		dtx_launcher_wake();
+}
+
+/*
+ * All branches of xid have committed: its row may be forgotten.  Without
+ * room the scanner finds that out by asking the nodes.  Never throws.
+ */
+bool
+dtx_database_add_finished(DtxDatabase *database, uint64 xid)
+{
+	int			count;
+	Latch	   *latch;
+
+	SpinLockAcquire(&database->mutex);
+	count = database->finished_count;
+	if (count < DTX_FINISHED_MAX)
+		database->finished[database->finished_count++] = xid;
+	latch = database->scanner_latch;
+	database->wanted = true;
+	SpinLockRelease(&database->mutex);
+
+	if (latch == NULL && count % DTX_FINISHED_WAKE == 0)
+		dtx_launcher_wake();
+	else if (latch != NULL && count == DTX_FINISHED_WAKE)
+		SetLatch(latch);
+	return count < DTX_FINISHED_MAX;
+}
+
+/* What is known of a node; NULL if nothing, or if there is no room. */
+DtxNode *
+dtx_node_state(Oid database, Oid serverid, bool create)
+{
+	DtxNodeKey	key = {database, serverid};
+	DtxNode    *node;
+	bool		found = true;
+
+	LWLockAcquire(dtx_shared->lock, create ? LW_EXCLUSIVE : LW_SHARED);
+	node = hash_search(dtx_nodes, &key, create ? HASH_ENTER_NULL : HASH_FIND, &found);
+	if (node != NULL && !found)
+	{
+		memset((char *) node + sizeof(DtxNodeKey), 0, sizeof(DtxNode) - sizeof(DtxNodeKey));
+		SpinLockInit(&node->mutex);
+		/* Whatever an earlier run of the server left there has to be found. */
+		node->uncertain = 1;
+	}
+	LWLockRelease(dtx_shared->lock);
+	return node;
+}
+
+/* Something may be left on the node: the scanner has to look.  Never throws. */
+void
+dtx_node_uncertain(DtxNode *node)
+{
+	SpinLockAcquire(&node->mutex);
+	node->uncertain++;
+	SpinLockRelease(&node->mutex);
+}
+
+void
+dtx_node_reached(DtxNode *node)
+{
+	SpinLockAcquire(&node->mutex);
+	node->hung = false;
+	node->failures = 0;
+	node->failing_since = 0;
+	node->next_try_at = 0;
+	node->reached_at = node->tried_at = GetCurrentTimestamp();
+	node->last_error[0] = '\0';
+	SpinLockRelease(&node->mutex);
+}
+
+/* One more failure; try again after a pause that doubles up to its bound. */
+void
+dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int64		pause_ms;
+	char		text[DTX_ERROR_SIZE];
+
+	strlcpy(text, error, sizeof(text));
+	SpinLockAcquire(&node->mutex);
+	if (node->failures++ == 0)
+		node->failing_since = now;
+	pause_ms = Min(INT64CONST(200) << Min(node->failures - 1, 20), (int64) backoff_max_ms);
+	node->tried_at = now;
+	node->next_try_at = TimestampTzPlusMilliseconds(now, pause_ms);
+	memcpy(node->last_error, text, sizeof(text));
+	SpinLockRelease(&node->mutex);
+}
+
+/* Its server is gone. */
+void
+dtx_node_forget(Oid database, Oid serverid)
+{
+	DtxNodeKey	key = {database, serverid};
+
+	LWLockAcquire(dtx_shared->lock, LW_EXCLUSIVE);
+	hash_search(dtx_nodes, &key, HASH_REMOVE, NULL);
+	LWLockRelease(dtx_shared->lock);
+}
+
+/*
+ * While a backend runs phase two, its transaction is over for everyone else:
+ * this tells scanners to leave its branches alone.  Set before the commit
+ * record, cleared at the end of the COMMIT or ABORT callback.
+ */
+void
+dtx_phase_two_set(uint64 xid)
+{
+	pg_atomic_write_u64(&dtx_shared->phase_two[DTX_MY_PROC_INDEX], xid);
+}
+
+void
+dtx_phase_two_clear(void)
+{
+	pg_atomic_write_u64(&dtx_shared->phase_two[DTX_MY_PROC_INDEX], 0);
+}
+
+bool
+dtx_phase_two_running(uint64 xid)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < dtx_shared->phase_two_count; i++)
+		if (pg_atomic_read_u64(&dtx_shared->phase_two[i]) == xid)
+			return true;
+	return false;
+}
+
+void
+dtx_count(DtxCounter counter, int64 by)
+{
+	if (dtx_shared != NULL)
+		pg_atomic_fetch_add_u64(&dtx_shared->counters[counter], by);
+}

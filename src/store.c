@@ -1,0 +1,728 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.c
+ *		The only reader and writer of dtx tables.
+ *
+ *		dtx.lineage		this coordinator
+ *		dtx.life		its runs
+ *		dtx.node		where branches may be
+ *		dtx.decision	global transactions decided to commit
+ *		dtx.branch		single branches that need more than one look
+ *		dtx.event		what operators did
+ *
+ * (1) What decides an outcome is read with a snapshot taken at that moment,
+ *	   never with the transaction's.
+ * (2) The status row is written without SPI, since that happens once in
+ *	   every COMMIT; everything else may take its time.
+ * (3) Everything here runs as the owner of the schema: callers have checked
+ *	   what the user may do.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+#include "utils/xid8.h"
+
+#include "compat.h"
+#include "store.h"
+
+/*
+ * Work on the tables as their owner, with a search path that nobody else can
+ * fill, and with a snapshot of this moment for whatever is only read.
+ */
+typedef struct StoreContext
+{
+	Oid			save_user;
+	int			save_sec_context;
+	int			guc_level;
+} StoreContext;
+
+static Oid
+schema_owner(Oid schema)
+{
+	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(schema));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("extension dtx is not installed in this database"),
+				 errhint("CREATE EXTENSION dtx CASCADE;")));
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
+static void
+store_enter(StoreContext *context)
+{
+	GetUserIdAndSecContext(&context->save_user, &context->save_sec_context);
+	SetUserIdAndSecContext(schema_owner(get_namespace_oid(DTX_SCHEMA, true)),
+						   context->save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	context->guc_level = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp",
+							 PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetLatestSnapshot());
+}
+
+static void
+store_leave(StoreContext *context)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	AtEOXact_GUC(true, context->guc_level);
+	SetUserIdAndSecContext(context->save_user, context->save_sec_context);
+}
+
+/* Run one statement; its rows are in SPI_tuptable. */
+static uint64
+run(const char *sql, bool read_only, int count, Oid *types, Datum *values,
+	const char *nulls)
+{
+	int			result = SPI_execute_with_args(sql, count, types, values, nulls,
+											   read_only, 0);
+
+	if (result < 0)
+		elog(ERROR, "dtx query failed: %s: %s", SPI_result_code_string(result), sql);
+	return SPI_processed;
+}
+
+static Datum
+column(uint64 row, int number, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
+}
+
+static uint64
+column_u64(uint64 row, int number)
+{
+	bool		isnull;
+	Datum		value = column(row, number, &isnull);
+
+	return isnull ? 0 : (uint64) DatumGetInt64(value);
+}
+
+static Oid
+column_oid(uint64 row, int number)
+{
+	bool		isnull;
+
+	return DatumGetObjectId(column(row, number, &isnull));
+}
+
+static bool
+column_bool(uint64 row, int number)
+{
+	bool		isnull;
+	Datum		value = column(row, number, &isnull);
+
+	return !isnull && DatumGetBool(value);
+}
+
+static Datum
+u64_datum(uint64 value)
+{
+	return Int64GetDatum((int64) value);
+}
+
+static Datum
+text_or_null(const char *value, char *null)
+{
+	*null = value == NULL ? 'n' : ' ';
+	return value == NULL ? (Datum) 0 : CStringGetTextDatum(value);
+}
+
+static Relation
+open_table(const char *name, LOCKMODE lock, const char *index, Oid *indexid)
+{
+	Oid			schema = get_namespace_oid(DTX_SCHEMA, true);
+	Oid			table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
+
+	if (!OidIsValid(table))
+		(void) schema_owner(InvalidOid);
+	*indexid = get_relname_relid(index, schema);
+	return table_open(table, lock);
+}
+
+/* ---------------------------------------------------------------- identity */
+
+/* The version of the SQL objects, NULL without the extension. */
+bool
+dtx_store_version(char **version)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	bool		found;
+
+	*version = NULL;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(GetLatestSnapshot());
+	found = run("SELECT extversion FROM pg_catalog.pg_extension"
+				" WHERE extname OPERATOR(pg_catalog.=) 'dtx'", true, 0, NULL, NULL, NULL) > 0;
+	if (found)
+		*version = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0],
+															SPI_tuptable->tupdesc, 1));
+	PopActiveSnapshot();
+	SPI_finish();
+	return found;
+}
+
+uint64
+dtx_store_lineage(void)
+{
+	StoreContext context;
+	uint64		lineage;
+
+	store_enter(&context);
+	if (run("SELECT lineage FROM dtx.lineage", true, 0, NULL, NULL, NULL) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("table dtx.lineage does not have exactly one row")));
+	lineage = column_u64(0, 1);
+	store_leave(&context);
+	return lineage;
+}
+
+/* All lives, oldest first, allocated in the caller's context. */
+List *
+dtx_store_lives(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	List	   *lives = NIL;
+	uint64		count;
+
+	store_enter(&context);
+	count = run("SELECT life, parent, cause, trusted, adopted_at IS NOT NULL,"
+				" presumed_abort_at IS NOT NULL, first_xid, system_identifier,"
+				" timeline, database, inode, born_at"
+				" FROM dtx.life ORDER BY number", true, 0, NULL, NULL, NULL);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+		DtxLife    *life = palloc0(sizeof(DtxLife));
+
+		life->life = column_u64(row, 1);
+		life->parent = column_u64(row, 2);
+		life->cause = pstrdup(SPI_getvalue(SPI_tuptable->vals[row],
+										   SPI_tuptable->tupdesc, 3));
+		life->trusted = column_bool(row, 4);
+		life->adopted = column_bool(row, 5);
+		life->presumed_abort = column_bool(row, 6);
+		life->first_xid = column_u64(row, 7);
+		life->place.system_identifier = column_u64(row, 8);
+		life->place.timeline = (uint32) column_u64(row, 9);
+		life->place.database = column_oid(row, 10);
+		life->place.inode = (int64) column_u64(row, 11);
+		life->place.born_at = (int64) column_u64(row, 12);
+		lives = lappend(lives, life);
+		MemoryContextSwitchTo(spi);
+	}
+	store_leave(&context);
+	return lives;
+}
+
+void
+dtx_store_add_life(const DtxLife *life)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, INT8OID, TEXTOID, BOOLOID, BOOLOID, XID8OID,
+	INT8OID, INT8OID, OIDOID, INT8OID, INT8OID};
+	Datum		values[] = {u64_datum(life->life), u64_datum(life->parent),
+		CStringGetTextDatum(life->cause), BoolGetDatum(life->trusted),
+		BoolGetDatum(life->adopted), u64_datum(life->first_xid),
+		u64_datum(life->place.system_identifier), Int64GetDatum(life->place.timeline),
+		ObjectIdGetDatum(life->place.database), Int64GetDatum(life->place.inode),
+	Int64GetDatum(life->place.born_at)};
+
+	store_enter(&context);
+	run("INSERT INTO dtx.life (life, parent, cause, trusted, adopted_at, first_xid,"
+		" system_identifier, timeline, database, inode, born_at) VALUES"
+		" ($1, NULLIF($2, 0), $3, $4, CASE WHEN $5 THEN pg_catalog.clock_timestamp() END,"
+		" $6, $7, $8, $9, $10, $11)",
+		false, lengthof(types), types, values, NULL);
+	store_leave(&context);
+}
+
+/* An operator vouches for a life; false if there is no such life. */
+bool
+dtx_store_adopt(uint64 life, bool present, const char *note)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, BOOLOID, TEXTOID};
+	char		nulls[] = "   ";
+	Datum		values[] = {u64_datum(life), BoolGetDatum(present),
+	text_or_null(note, &nulls[2])};
+	uint64		count;
+
+	store_enter(&context);
+	count = run("UPDATE dtx.life SET"
+				" adopted_at = CASE WHEN $2 THEN pg_catalog.clock_timestamp() ELSE adopted_at END,"
+				" presumed_abort_at = CASE WHEN $2 THEN presumed_abort_at ELSE pg_catalog.clock_timestamp() END,"
+				" note = $3 WHERE life = $1", false, 3, types, values, nulls);
+	store_leave(&context);
+	return count == 1;
+}
+
+/* ------------------------------------------------------------------- nodes */
+
+bool
+dtx_store_node_known(Oid serverid, Oid roleid)
+{
+	Oid			indexid;
+	Relation	relation = open_table("node", AccessShareLock, "node_pkey", &indexid);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(serverid));
+	ScanKeyInit(&key[1], 2, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(roleid));
+	scan = systable_beginscan(relation, indexid, true, snapshot, 2, key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+	return found;
+}
+
+void
+dtx_store_add_nodes(const DtxRequest *requests, int count)
+{
+	StoreContext context;
+
+	store_enter(&context);
+	for (int i = 0; i < count; i++)
+	{
+		Oid			types[] = {OIDOID, OIDOID};
+		Datum		values[] = {ObjectIdGetDatum(requests[i].serverid),
+		ObjectIdGetDatum(requests[i].roleid)};
+
+		run("INSERT INTO dtx.node (server, role) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+			false, 2, types, values, NULL);
+	}
+	store_leave(&context);
+}
+
+/* All nodes whose server still exists, allocated in the caller's context. */
+List *
+dtx_store_nodes(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	List	   *nodes = NIL;
+	DtxNodeRow *last = NULL;
+	uint64		count;
+
+	store_enter(&context);
+	count = run("SELECT n.server, n.role FROM dtx.node n"
+				" JOIN pg_catalog.pg_foreign_server s ON s.oid = n.server"
+				" JOIN pg_catalog.pg_roles r ON r.oid = n.role"
+				" ORDER BY n.server, n.first_used_at DESC", true, 0, NULL, NULL, NULL);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+		Oid			serverid = column_oid(row, 1);
+
+		if (last == NULL || last->serverid != serverid)
+		{
+			last = palloc0(sizeof(DtxNodeRow));
+			last->serverid = serverid;
+			nodes = lappend(nodes, last);
+		}
+		last->roles = lappend_oid(last->roles, column_oid(row, 2));
+		MemoryContextSwitchTo(spi);
+	}
+	store_leave(&context);
+	return nodes;
+}
+
+/* Does a decision that is not forgotten name the server (as that role)? */
+bool
+dtx_store_server_in_use(Oid serverid, Oid roleid)
+{
+	StoreContext context;
+	Oid			types[] = {OIDOID, OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid), ObjectIdGetDatum(roleid)};
+	bool		found;
+
+	store_enter(&context);
+	found = run("SELECT FROM dtx.decision d, pg_catalog.unnest(d.branches) WITH ORDINALITY b"
+				" WHERE (b.node = $1 OR $1 = 0::oid) AND (b.role = $2 OR $2 = 0::oid)"
+				" AND NOT EXISTS (SELECT FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
+				" AND x.nonce = d.nonce AND x.branch = b.ordinality AND x.state = 'done')"
+				" UNION ALL"
+				" SELECT FROM dtx.branch x WHERE x.state = 'held'"
+				" AND (x.node = $1 OR $1 = 0::oid) AND $2 = 0::oid LIMIT 1",
+				true, 2, types, values, NULL) > 0;
+	store_leave(&context);
+	return found;
+}
+
+void
+dtx_store_forget_node(Oid serverid)
+{
+	StoreContext context;
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid)};
+
+	store_enter(&context);
+	run("DELETE FROM dtx.node WHERE server = $1", false, 1, types, values, NULL);
+	store_leave(&context);
+}
+
+/* --------------------------------------------------------------- decisions */
+
+/*
+ * Write the status row.  Called while the transaction commits: once its
+ * commit record is flushed, the global transaction is committed.
+ */
+void
+dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
+				 const DtxBranchRecord *records, int count)
+{
+	Oid			indexid;
+	Relation	relation = open_table("decision", RowExclusiveLock, "decision_pkey", &indexid);
+	TupleDesc	desc = RelationGetDescr(relation);
+	Oid			element = get_element_type(TupleDescAttr(desc, 6)->atttypid);
+	TupleDesc	element_desc = lookup_rowtype_tupdesc(element, -1);
+	Datum	   *elements = palloc(sizeof(Datum) * Max(count, 1));
+	Datum		values[7];
+	bool		nulls[7] = {false};
+	HeapTuple	tuple;
+
+	for (int i = 0; i < count; i++)
+	{
+		const DtxBranchRecord *record = &records[i];
+		Datum		fields[6] = {
+			ObjectIdGetDatum(record->serverid),
+			ObjectIdGetDatum(record->roleid),
+			u64_datum(record->identity.system_identifier),
+			ObjectIdGetDatum(record->identity.database),
+			Int64GetDatum(record->identity.timeline),
+			u64_datum(record->xid)
+		};
+		bool		no_nulls[6] = {false};
+
+		elements[i] = HeapTupleGetDatum(heap_form_tuple(element_desc, fields, no_nulls));
+	}
+	ReleaseTupleDesc(element_desc);
+
+	values[0] = u64_datum(gid->life);
+	values[1] = u64_datum(gid->xid);
+	values[2] = u64_datum(gid->nonce);
+	values[3] = ObjectIdGetDatum(owner);
+	values[4] = BoolGetDatum(asked);
+	values[5] = TimestampTzGetDatum(GetCurrentTimestamp());
+	values[6] = PointerGetDatum(construct_array(elements, count, element, -1, false, TYPALIGN_DOUBLE));
+	tuple = heap_form_tuple(desc, values, nulls);
+	CatalogTupleInsert(relation, tuple);
+	table_close(relation, RowExclusiveLock);
+}
+
+/* Is the status row of this very transaction committed, as of now? */
+bool
+dtx_store_decided(const DtxGid *gid)
+{
+	Oid			indexid;
+	Relation	relation = open_table("decision", AccessShareLock, "decision_pkey", &indexid);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		found = false;
+
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_INT8EQ, u64_datum(gid->life));
+	ScanKeyInit(&key[1], 2, BTEqualStrategyNumber, F_XID8EQ, u64_datum(gid->xid));
+	scan = systable_beginscan(relation, indexid, true, snapshot, 2, key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		nonce = heap_getattr(tuple, 3, RelationGetDescr(relation), &isnull);
+
+		found = (uint64) DatumGetInt64(nonce) == gid->nonce;
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+	return found;
+}
+
+/* Branches on a node that are decided to commit and not known to have. */
+List *
+dtx_store_open_branches(Oid serverid)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	List	   *result = NIL;
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid)};
+	uint64		count;
+
+	store_enter(&context);
+	count = run("SELECT d.life, d.xid, d.nonce, b.ordinality, b.node, b.role,"
+				" b.system_identifier, b.database, b.timeline, b.xid,"
+				" x.state = 'held', x.outcome IS NOT NULL"
+				" FROM dtx.decision d CROSS JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b"
+				" LEFT JOIN dtx.branch x ON x.life = d.life AND x.xid = d.xid"
+				" AND x.nonce = d.nonce AND x.branch = b.ordinality"
+				" WHERE b.node = $1 AND x.state IS DISTINCT FROM 'done'"
+				" ORDER BY d.decided_at", true, 1, types, values, NULL);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+		DtxOpenBranch *branch = palloc0(sizeof(DtxOpenBranch));
+
+		branch->gid.life = column_u64(row, 1);
+		branch->gid.xid = column_u64(row, 2);
+		branch->gid.nonce = column_u64(row, 3);
+		branch->gid.branch = (int) column_u64(row, 4);
+		branch->record.serverid = column_oid(row, 5);
+		branch->record.roleid = column_oid(row, 6);
+		branch->record.identity.system_identifier = column_u64(row, 7);
+		branch->record.identity.database = column_oid(row, 8);
+		branch->record.identity.timeline = (uint32) column_u64(row, 9);
+		branch->record.xid = column_u64(row, 10);
+		branch->held = column_bool(row, 11);
+		branch->resolved = column_bool(row, 12);
+		result = lappend(result, branch);
+		MemoryContextSwitchTo(spi);
+	}
+	store_leave(&context);
+	return result;
+}
+
+/* What is written of branches on a node, apart from those that are done. */
+List *
+dtx_store_branch_rows(Oid serverid)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	List	   *result = NIL;
+	Oid			types[] = {OIDOID};
+	Datum		values[] = {ObjectIdGetDatum(serverid)};
+	uint64		count;
+
+	store_enter(&context);
+	count = run("SELECT life, xid, nonce, branch::bigint, state = 'held',"
+				" outcome = 'committed', outcome = 'aborted'"
+				" FROM dtx.branch WHERE node = $1 AND state <> 'done'",
+				true, 1, types, values, NULL);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+		DtxBranchRow *branch = palloc0(sizeof(DtxBranchRow));
+
+		branch->gid.life = column_u64(row, 1);
+		branch->gid.xid = column_u64(row, 2);
+		branch->gid.nonce = column_u64(row, 3);
+		branch->gid.branch = (int) column_u64(row, 4);
+		branch->held = column_bool(row, 5);
+		branch->outcome = column_bool(row, 6) ? DTX_OUTCOME_COMMITTED :
+			column_bool(row, 7) ? DTX_OUTCOME_ABORTED : DTX_OUTCOME_UNKNOWN;
+		result = lappend(result, branch);
+		MemoryContextSwitchTo(spi);
+	}
+	store_leave(&context);
+	return result;
+}
+
+/* Note what the scanner found of a branch: "pending", "held" or "done". */
+void
+dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
+				 const char *reason, const char *error)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID, OIDOID, TEXTOID,
+	TEXTOID, TEXTOID};
+	char		nulls[] = "        ";
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+		u64_datum(gid->nonce), Int32GetDatum(gid->branch),
+		ObjectIdGetDatum(serverid), CStringGetTextDatum(state),
+	text_or_null(reason, &nulls[6]), text_or_null(error, &nulls[7])};
+
+	store_enter(&context);
+	run("INSERT INTO dtx.branch AS b (life, xid, nonce, branch, node, state, reason,"
+		" last_error, attempt_count) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)"
+		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET state = EXCLUDED.state,"
+		" reason = EXCLUDED.reason, last_error = COALESCE(EXCLUDED.last_error, b.last_error),"
+		" attempt_count = b.attempt_count + 1, tried_at = pg_catalog.clock_timestamp()"
+		" WHERE b.state <> 'done'",
+		false, lengthof(types), types, values, nulls);
+	store_leave(&context);
+}
+
+/* An operator asks for an outcome of a branch that is written down. */
+void
+dtx_store_branch_outcome(const DtxGid *gid, DtxOutcome outcome)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID, TEXTOID};
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+		u64_datum(gid->nonce), Int32GetDatum(gid->branch),
+		CStringGetTextDatum(outcome == DTX_OUTCOME_COMMITTED ? "committed" : "aborted")};
+
+	store_enter(&context);
+	run("UPDATE dtx.branch SET outcome = $5, state = 'pending' WHERE life = $1 AND xid = $2"
+		" AND nonce = $3 AND branch = $4", false, 5, types, values, NULL);
+	store_leave(&context);
+}
+
+/* A branch without decision is over. */
+void
+dtx_store_branch_gone(const DtxGid *gid)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID};
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+	u64_datum(gid->nonce), Int32GetDatum(gid->branch)};
+
+	store_enter(&context);
+	run("DELETE FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3 AND branch = $4",
+		false, 4, types, values, NULL);
+	store_leave(&context);
+}
+
+/*
+ * Forget decisions of this life whose branches have all committed.  Those
+ * that somebody may ask for stay, as decisions without branches.
+ */
+void
+dtx_store_forget_finished(uint64 life, const uint64 *xids, int count)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, get_array_type(XID8OID)};
+	Datum	   *elements = palloc(sizeof(Datum) * count);
+	Datum		values[2];
+
+	for (int i = 0; i < count; i++)
+		elements[i] = u64_datum(xids[i]);
+	values[0] = u64_datum(life);
+	values[1] = PointerGetDatum(construct_array(elements, count, XID8OID, 8, true, TYPALIGN_DOUBLE));
+
+	store_enter(&context);
+	run("DELETE FROM dtx.decision WHERE life = $1 AND xid = ANY ($2) AND NOT asked",
+		false, 2, types, values, NULL);
+	run("UPDATE dtx.decision SET branches = '{}' WHERE life = $1 AND xid = ANY ($2) AND asked",
+		false, 2, types, values, NULL);
+	store_leave(&context);
+}
+
+/* The same for those whose branches the scanner has proven one by one. */
+int64
+dtx_store_forget_done(void)
+{
+	StoreContext context;
+	int64		count;
+
+	store_enter(&context);
+	count = run("WITH over AS ("
+				" SELECT d.life, d.xid, d.nonce, d.asked FROM dtx.decision d"
+				" WHERE pg_catalog.cardinality(d.branches) > 0 AND EXISTS"
+				" (SELECT FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce)"
+				" AND pg_catalog.cardinality(d.branches) = (SELECT pg_catalog.count(*)"
+				" FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
+				" AND x.nonce = d.nonce AND x.state = 'done')),"
+				" gone AS (DELETE FROM dtx.decision d USING over o"
+				" WHERE d.life = o.life AND d.xid = o.xid AND NOT o.asked),"
+				" kept AS (UPDATE dtx.decision d SET branches = '{}' FROM over o"
+				" WHERE d.life = o.life AND d.xid = o.xid AND o.asked)"
+				" DELETE FROM dtx.branch x USING over o"
+				" WHERE x.life = o.life AND x.xid = o.xid AND x.nonce = o.nonce",
+				false, 0, NULL, NULL, NULL);
+	store_leave(&context);
+	return count;
+}
+
+/* Outcomes that nobody came for. */
+void
+dtx_store_forget_old(int retention_min)
+{
+	StoreContext context;
+	Oid			types[] = {INT4OID};
+	Datum		values[] = {Int32GetDatum(retention_min)};
+
+	store_enter(&context);
+	run("DELETE FROM dtx.decision WHERE pg_catalog.cardinality(branches) = 0"
+		" AND decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
+		false, 1, types, values, NULL);
+	run("DELETE FROM dtx.node n WHERE NOT EXISTS (SELECT FROM"
+		" pg_catalog.pg_foreign_server s WHERE s.oid = n.server)"
+		" OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = n.role)",
+		false, 0, NULL, NULL, NULL);
+	store_leave(&context);
+}
+
+/* Where is this branch, as far as dtx has it written down? */
+bool
+dtx_store_branch_find(const DtxGid *gid, Oid *serverid)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID};
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+	u64_datum(gid->nonce), Int32GetDatum(gid->branch)};
+	bool		found;
+
+	store_enter(&context);
+	found = run("SELECT node FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3"
+				" AND branch = $4 AND state <> 'done'", true, 4, types, values, NULL) > 0;
+	if (found)
+		*serverid = column_oid(0, 1);
+	store_leave(&context);
+	return found;
+}
+
+/* Write down an act; gid may be NULL. */
+void
+dtx_store_event(const char *actor, const DtxGid *gid, const char *event, const char *detail)
+{
+	StoreContext context;
+	char		global[DTX_GID_SIZE];
+	Oid			types[] = {TEXTOID, TEXTOID, INT4OID, TEXTOID, TEXTOID};
+	char		nulls[] = "     ";
+	Datum		values[5];
+
+	if (gid != NULL)
+	{
+		DtxGid		whole = *gid;
+
+		whole.branch = 0;
+		dtx_gid_format(&whole, global);
+	}
+	values[0] = CStringGetTextDatum(actor);
+	values[1] = text_or_null(gid ? global : NULL, &nulls[1]);
+	values[2] = Int32GetDatum(gid ? gid->branch : 0);
+	if (gid == NULL || gid->branch == 0)
+		nulls[2] = 'n';
+	values[3] = CStringGetTextDatum(event);
+	values[4] = text_or_null(detail, &nulls[4]);
+
+	store_enter(&context);
+	run("INSERT INTO dtx.event (actor, gid, branch, event, detail)"
+		" VALUES ($1::name, $2, $3, $4, $5)", false, 5, types, values, nulls);
+	store_leave(&context);
+}

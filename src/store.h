@@ -1,0 +1,91 @@
+/*-------------------------------------------------------------------------
+ *
+ * store.h
+ *		The only reader and writer of dtx tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_STORE_H
+#define DTX_STORE_H
+
+#include "nodes/pg_list.h"
+
+#include "dtx.h"
+#include "shmem.h"
+
+/* The place a server runs in, as far as a copy of it can be told from it. */
+typedef struct DtxPlace
+{
+	uint64		system_identifier;
+	uint32		timeline;
+	Oid			database;
+	int64		inode;
+	int64		born_at;
+} DtxPlace;
+
+typedef struct DtxLife
+{
+	uint64		life;
+	uint64		parent;			/* 0: none */
+	const char *cause;
+	bool		trusted;		/* nothing was lost on the way into it */
+	bool		adopted;		/* an operator said: this is the coordinator now */
+	bool		presumed_abort; /* ... said: no commit of that life is missing */
+	uint64		first_xid;
+	DtxPlace	place;
+} DtxLife;
+
+/* A server, and the roles that used it. */
+typedef struct DtxNodeRow
+{
+	Oid			serverid;
+	List	   *roles;			/* of Oid */
+} DtxNodeRow;
+
+/* One branch of a decision that is not proven committed yet. */
+typedef struct DtxOpenBranch
+{
+	DtxGid		gid;
+	DtxBranchRecord record;
+	bool		held;			/* shown to a person already */
+	bool		resolved;		/* a person has accepted it as it is */
+} DtxOpenBranch;
+
+/* What an operator, or an earlier pass, said of a branch without decision. */
+typedef struct DtxBranchRow
+{
+	DtxGid		gid;
+	bool		held;
+	DtxOutcome	outcome;		/* asked for by an operator, or unknown */
+} DtxBranchRow;
+
+extern bool dtx_store_version(char **version);
+extern uint64 dtx_store_lineage(void);
+
+extern List *dtx_store_lives(void);
+extern void dtx_store_add_life(const DtxLife *life);
+extern bool dtx_store_adopt(uint64 life, bool present, const char *note);
+
+extern bool dtx_store_node_known(Oid serverid, Oid roleid);
+extern void dtx_store_add_nodes(const DtxRequest *requests, int count);
+extern List *dtx_store_nodes(void);
+extern bool dtx_store_server_in_use(Oid serverid, Oid roleid);
+extern void dtx_store_forget_node(Oid serverid);
+
+extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
+							 const DtxBranchRecord *records, int count);
+extern bool dtx_store_decided(const DtxGid *gid);
+extern List *dtx_store_open_branches(Oid serverid);
+extern List *dtx_store_branch_rows(Oid serverid);
+extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
+							 const char *reason, const char *error);
+extern void dtx_store_branch_outcome(const DtxGid *gid, DtxOutcome outcome);
+extern void dtx_store_branch_gone(const DtxGid *gid);
+extern void dtx_store_forget_finished(uint64 life, const uint64 *xids, int count);
+extern int64 dtx_store_forget_done(void);
+extern void dtx_store_forget_old(int retention_min);
+extern bool dtx_store_branch_find(const DtxGid *gid, Oid *serverid);
+extern void dtx_store_event(const char *actor, const DtxGid *gid, const char *event,
+							const char *detail);
+
+#endif							/* DTX_STORE_H */

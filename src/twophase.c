@@ -1,0 +1,831 @@
+/*-------------------------------------------------------------------------
+ *
+ * twophase.c
+ *		Atomic commit: the session's half.
+ *
+ *		running		-> committing	the commit record of the local transaction,
+ *									which has the status row in it
+ *		running		-> aborting		the local transaction aborts
+ *		committing	-> committed	every branch has answered COMMIT PREPARED:
+ *									commit_callback, else resolver.c
+ *		aborting	-> aborted		likewise ROLLBACK PREPARED
+ *
+ *		PRE_COMMIT		pre_commit: phase one, the status row
+ *		COMMIT			commit_callback: phase two
+ *		ABORT			abort_callback
+ *		PRE_PREPARE		refused while there are branches
+ *
+ * (1) No PREPARE leaves before the life is written down, no COMMIT PREPARED
+ *	   before the commit record is flushed and replicated.
+ * (2) Prepared is who answered with that tag; whoever did not answer may be
+ *	   prepared, now or later, and is left to the scanner.
+ * (3) After the commit record nothing throws, and nothing waits longer than
+ *	   dtx.commit_wait.  An abort waits for nothing.
+ * (4) What the callbacks need was allocated before.
+ * (5) All answers of phase one are taken in before the first error is raised.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
+#include "storage/lwlock.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "branch.h"
+#include "compat.h"
+#include "deadline.h"
+#include "fault.h"
+#include "guc.h"
+#include "life.h"
+#include "node.h"
+#include "nothrow.h"
+
+/* The global transaction of this session. */
+typedef struct DtxTransaction
+{
+	bool		active;
+	bool		asked;			/* its gid was asked for: its row is kept */
+	bool		one_phase_sent;
+	bool		one_phase_done;
+	bool		recorded;		/* the status row is written */
+	int			prepared_count; /* branches in it */
+	DtxDatabase *database;
+	DtxGid		gid;
+	List	   *branches;		/* of DtxBranch */
+} DtxTransaction;
+
+static DtxTransaction current;
+static MemoryContext current_context = NULL;
+
+static void transaction_callback(XactEvent event, void *arg);
+
+/* ------------------------------------------------------------- branches */
+
+/* Make sure that there is a global transaction. */
+static void
+begin_global(void)
+{
+	DtxDatabase *database;
+
+	if (current.active)
+		return;
+	if (IsInParallelMode())
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("dtx cannot be used during a parallel operation")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("dtx cannot be used on a standby"),
+				 errhint("Connect to the primary.")));
+	database = dtx_node_database(true);
+	if (current_context == NULL)
+		current_context = AllocSetContextCreate(TopMemoryContext, "dtx transaction",
+												ALLOCSET_SMALL_SIZES);
+	memset(&current, 0, sizeof(current));
+	current.database = database;
+	current.gid.life = pg_atomic_read_u64(&database->life);
+	current.gid.nonce = dtx_random64();
+	current.active = true;
+
+	/*
+	 * Callbacks run in the reverse order of their registration.  postgres_fdw
+	 * commits its remote transactions in PRE_COMMIT: registered last, ours
+	 * prepares first, so that a refusal over here stops that as well.
+	 */
+	UnregisterXactCallback(transaction_callback, NULL);
+	RegisterXactCallback(transaction_callback, NULL);
+}
+
+static void
+end_global(void)
+{
+	if (!current.active)
+		return;
+	memset(&current, 0, sizeof(current));
+	MemoryContextReset(current_context);
+}
+
+/* The current user's branch on a node; not yet begun if it is new. */
+static DtxBranch *
+enlist(const char *node)
+{
+	Oid			roleid = GetUserId();
+	ForeignServer *server;
+	DtxBranch  *branch;
+	ListCell   *cell;
+	MemoryContext old;
+
+	dtx_require_preload();
+	begin_global();
+	server = dtx_node_lookup(node, roleid);
+	foreach(cell, current.branches)
+	{
+		branch = lfirst(cell);
+		if (branch->connection->serverid == server->serverid &&
+			branch->connection->roleid == roleid)
+			return branch;
+	}
+
+	dtx_node_enter(server, roleid);
+	old = MemoryContextSwitchTo(current_context);
+	branch = palloc0(sizeof(DtxBranch));
+	MemoryContextSwitchTo(old);
+	branch->connection = dtx_branch_connection(server->serverid, server->servername, roleid,
+											   &branch->reused);
+	branch->number = list_length(current.branches) + 1;
+	snprintf(branch->nonce, sizeof(branch->nonce), "%016llx",
+			 (unsigned long long) current.gid.nonce);
+	old = MemoryContextSwitchTo(current_context);
+	current.branches = lappend(current.branches, branch);
+	MemoryContextSwitchTo(old);
+	return branch;
+}
+
+PG_FUNCTION_INFO_V1(dtx_exec);
+PG_FUNCTION_INFO_V1(dtx_query);
+PG_FUNCTION_INFO_V1(dtx_current_gid);
+PG_FUNCTION_INFO_V1(dtx_outcome);
+
+static char *
+required_text(FunctionCallInfo fcinfo, int argument, const char *name)
+{
+	if (PG_ARGISNULL(argument))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+	return strcmp(name, "node") == 0 ? NameStr(*PG_GETARG_NAME(argument)) :
+		text_to_cstring(PG_GETARG_TEXT_PP(argument));
+}
+
+/*
+ * dtx.exec(node, sql, args, expect): run SQL in the branch on a node.
+ * Returns the number of rows affected or returned.  Raises the node's error,
+ * 21000 if the count is not the expected one, 08006 if the node is lost.
+ */
+Datum
+dtx_exec(PG_FUNCTION_ARGS)
+{
+	char	   *node = required_text(fcinfo, 0, "node");
+	DtxCall		call = {0};
+
+	call.sql = required_text(fcinfo, 1, "sql");
+	call.arguments = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
+	call.rows_context = CurrentMemoryContext;
+	dtx_branch_run(enlist(node), &call);
+	if (!PG_ARGISNULL(3) && call.result.count != PG_GETARG_INT64(3))
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("statement on node \"%s\" affected " INT64_FORMAT " rows instead of " INT64_FORMAT,
+						node, call.result.count, PG_GETARG_INT64(3))));
+	PG_RETURN_INT64(call.result.count);
+}
+
+/*
+ * dtx.query(node, sql, args): the rows of a query in the branch on a node.
+ * Used with a column definition list.  Errors as dtx.exec.
+ */
+Datum
+dtx_query(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *node = required_text(fcinfo, 0, "node");
+	DtxCall		call = {0};
+
+	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
+		(rsinfo->allowedModes & SFRM_Materialize) == 0 || rsinfo->expectedDesc == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("dtx.query must be called in FROM with a column definition list"),
+				 errhint("SELECT * FROM dtx.query('node', 'SELECT ...') AS t(id int, name text);")));
+	call.sql = required_text(fcinfo, 1, "sql");
+	call.arguments = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
+	call.expected = rsinfo->expectedDesc;
+	call.rows_context = rsinfo->econtext->ecxt_per_query_memory;
+	dtx_branch_run(enlist(node), &call);
+	rsinfo->returnMode = SFRM_Materialize;
+	rsinfo->setResult = call.result.rows;
+	rsinfo->setDesc = call.result.rows ? call.result.desc : NULL;
+	return (Datum) 0;
+}
+
+/*
+ * dtx.current_gid(): the name of this global transaction, to be kept by
+ * whoever may have to ask for its outcome.  Begins one if there is none.
+ */
+Datum
+dtx_current_gid(PG_FUNCTION_ARGS)
+{
+	char		text[DTX_GID_SIZE];
+
+	dtx_require_preload();
+	begin_global();
+	current.gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	current.asked = true;
+	dtx_gid_format(&current.gid, text);
+	PG_RETURN_TEXT_P(cstring_to_text(text));
+}
+
+/*
+ * dtx.outcome(gid): committed, aborted, in progress or unknown.  The answer
+ * does not change, apart from "in progress" and "unknown".
+ */
+Datum
+dtx_outcome(PG_FUNCTION_ARGS)
+{
+	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	DtxGid		gid;
+	DtxOutcome	outcome;
+
+	if (!dtx_gid_parse(text, &gid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not the name of a global transaction of dtx", text),
+				 errhint("dtx.current_gid() returns it.")));
+	dtx_require_preload();
+	if (RecoveryInProgress())
+		outcome = dtx_store_decided(&gid) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
+	else
+	{
+		DtxDatabase *database = dtx_node_database(false);
+
+		outcome = dtx_life_outcome(dtx_store_lives(),
+								   pg_atomic_read_u64(&database->life), &gid);
+	}
+	PG_RETURN_TEXT_P(cstring_to_text(outcome == DTX_OUTCOME_COMMITTED ? "committed" :
+									 outcome == DTX_OUTCOME_ABORTED ? "aborted" :
+									 outcome == DTX_OUTCOME_IN_PROGRESS ? "in progress" :
+									 "unknown"));
+}
+
+/* ------------------------------------------------------------ phase one */
+
+/* Was it the user, or PostgreSQL on his behalf, who cancelled? */
+static bool
+is_local_cancel(DtxBranch *branch, ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
+		dtx_remote_is_busy(branch->connection);
+}
+
+/*
+ * Take in the answer of one branch.  Returns its error, or NULL.  A cancel by
+ * the user is raised at once.
+ */
+static ErrorData *
+gather_one(DtxBranch *branch, bool one_phase)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+
+	PG_TRY();
+	{
+		if (dtx_deadline_passed() && dtx_remote_is_busy(branch->connection))
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("deadline passed")));
+		if (one_phase)
+			dtx_branch_get_committed(branch);
+		else
+			dtx_branch_get_prepared(branch);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(caller);
+		error = dtx_remote_error(branch->connection,
+								 one_phase ? "commit of the branch" : "prepare of the branch");
+		if (is_local_cancel(branch, error))
+		{
+			if (!dtx_deadline_passed())
+				ReThrowError(error);
+			QueryCancelPending = false;
+			error->sqlerrcode = ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN;
+			error->message = psprintf("node \"%s\" did not prepare its branch within dtx.prepare_timeout",
+									  branch->connection->node);
+			error->detail = NULL;
+		}
+		else if (dtx_sqlstate_is_lost(error->sqlerrcode) || !branch->connection->open)
+		{
+			error->detail = error->message;
+			error->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
+			error->message = psprintf("lost connection to node \"%s\"", branch->connection->node);
+			error->hint = NULL;
+			dtx_remote_close(branch->connection);
+		}
+		else
+		{
+			/* refused: nothing is prepared there */
+			if (dtx_remote_drain(branch->connection) &&
+				branch->state == DTX_BRANCH_PREPARING)
+				branch->state = DTX_BRANCH_OPEN;
+			if (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && error->hint == NULL)
+				error->hint = pstrdup("A branch cannot use temporary tables, NOTIFY together with writes, or cursors WITH HOLD.");
+		}
+	}
+	PG_END_TRY();
+	return error;
+}
+
+static bool
+is_writer(DtxBranch *branch)
+{
+	/*
+	 * Without an xid it wrote nothing, but a serializable transaction may
+	 * still fail at its end: that has to happen in phase one.
+	 */
+	return branch->state != DTX_BRANCH_CLOSED &&
+		(branch->wrote || !branch->asked || XactIsoLevel == XACT_SERIALIZABLE);
+}
+
+/*
+ * Commit the only branch that wrote; nothing was written here.  Its answer
+ * is the decision.
+ */
+static void
+commit_one_phase(DtxBranch *branch)
+{
+	ErrorData  *error;
+
+	DTX_FAULT("one_phase_before");
+	dtx_deadline_start(dtx_prepare_timeout_ms);
+	PG_TRY();
+	{
+		if (!dtx_branch_send_commit(branch))
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("lost connection to node \"%s\"", branch->connection->node)));
+		current.one_phase_sent = true;
+		DTX_FAULT("one_phase_sent");
+		error = gather_one(branch, true);
+	}
+	PG_CATCH();
+	{
+		dtx_deadline_stop();
+		if (!current.one_phase_sent)
+			PG_RE_THROW();
+		FlushErrorState();
+		error = palloc0(sizeof(ErrorData));
+		error->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
+		error->message = pstrdup("the wait for its answer was cancelled");
+	}
+	PG_END_TRY();
+	dtx_deadline_stop();
+	DTX_FAULT("one_phase_done");
+	if (error == NULL)
+	{
+		current.one_phase_done = true;
+		return;
+	}
+	if (branch->state == DTX_BRANCH_OPEN)
+		ReThrowError(error);
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("node \"%s\" did not answer to COMMIT: the outcome of the transaction is not known",
+					branch->connection->node),
+			 errdetail("%s", error->message),
+			 errhint("Where that matters, call dtx.current_gid() in the transaction, or set dtx.one_phase to off.")));
+}
+
+/* Prepare all branches at once, take in all answers, raise the first error. */
+static void
+prepare_all(List *writers)
+{
+	ErrorData  *first = NULL;
+	ListCell   *cell;
+
+	DTX_FAULT("prepare_before");
+	dtx_deadline_start(dtx_prepare_timeout_ms);
+	PG_TRY();
+	{
+		foreach(cell, writers)
+		{
+			DtxBranch  *branch = lfirst(cell);
+
+			if (!dtx_branch_send_prepare(branch) && first == NULL)
+			{
+				first = palloc0(sizeof(ErrorData));
+				first->elevel = ERROR;
+				first->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
+				first->message = psprintf("lost connection to node \"%s\"",
+										  branch->connection->node);
+				first->assoc_context = CurrentMemoryContext;
+				dtx_remote_close(branch->connection);
+			}
+		}
+		DTX_FAULT("prepare_sent");
+		foreach(cell, writers)
+		{
+			DtxBranch  *branch = lfirst(cell);
+			ErrorData  *error;
+
+			if (!branch->connection->open)
+				continue;
+			error = gather_one(branch, false);
+			if (error != NULL && first == NULL)
+				first = error;
+		}
+	}
+	PG_CATCH();
+	{
+		dtx_deadline_stop();
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	dtx_deadline_stop();
+	if (first != NULL)
+	{
+		dtx_count(DTX_STAT_PREPARE_FAILED, 1);
+		first->elevel = ERROR;
+		ThrowErrorData(first);
+	}
+	DTX_FAULT("prepare_gathered");
+}
+
+/* Write the status row, and have the commit record flushed and replicated. */
+static void
+record(List *writers)
+{
+	int			count = list_length(writers);
+	DtxBranchRecord *records = palloc0(sizeof(DtxBranchRecord) * Max(count, 1));
+	ListCell   *cell;
+	int			i = 0;
+
+	foreach(cell, writers)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		records[i].serverid = branch->connection->serverid;
+		records[i].roleid = branch->connection->roleid;
+		records[i].identity = branch->connection->identity;
+		records[i].xid = branch->xid;
+		i++;
+	}
+	PushActiveSnapshot(GetTransactionSnapshot());
+	dtx_store_decide(&current.gid, GetSessionUserId(), current.asked, records, count);
+	PopActiveSnapshot();
+	current.prepared_count = count;
+	current.recorded = true;
+	ForceSyncCommit();
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+	DTX_FAULT("record_written");
+}
+
+static void
+pre_commit(void)
+{
+	List	   *writers = NIL;
+	ListCell   *cell;
+
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (branch->state != DTX_BRANCH_CLOSED && !dtx_branch_settle(branch))
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("lost connection to node \"%s\"", branch->connection->node),
+					 errdetail("What the transaction did there is rolled back.")));
+		if (is_writer(branch))
+			writers = lappend(writers, branch);
+	}
+	if (writers == NIL && !current.asked)
+		return;
+	if (pg_atomic_read_u64(&current.database->life) != current.gid.life)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension dtx was dropped and created anew during the transaction")));
+
+	if (list_length(writers) == 1 && !current.asked && dtx_one_phase &&
+		XactIsoLevel != XACT_SERIALIZABLE &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		commit_one_phase(linitial(writers));
+		return;
+	}
+
+	current.gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	dtx_phase_two_set(current.gid.xid);
+
+	/* numbered as the status row lists them */
+	foreach(cell, writers)
+	{
+		DtxBranch  *branch = lfirst(cell);
+		DtxGid		gid = current.gid;
+
+		branch->number = gid.branch = foreach_current_index(cell) + 1;
+		dtx_gid_format(&gid, branch->gid);
+		snprintf(branch->finish_sql, sizeof(branch->finish_sql), "COMMIT PREPARED '%s'", branch->gid);
+		snprintf(branch->undo_sql, sizeof(branch->undo_sql), "ROLLBACK PREPARED '%s'", branch->gid);
+	}
+	if (writers != NIL)
+		prepare_all(writers);
+	record(writers);
+}
+
+/* ------------------------------------------------------------ phase two */
+
+/*
+ * Has the commit record reached the synchronous standbys?  Not so if the
+ * wait for them was broken off: then the scanner goes on when it has.
+ */
+static bool
+commit_is_replicated(void)
+{
+	bool		replicated;
+
+	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
+		return true;
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	replicated = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= XactLastCommitEnd;
+	LWLockRelease(SyncRepLock);
+	return replicated;
+}
+
+/* Has a branch whose COMMIT PREPARED was sent answered?  Notes it if so. */
+static bool
+branch_has_answered(DtxBranch *branch)
+{
+	if (dtx_remote_is_busy(branch->connection))
+		return false;
+	if (dtx_remote_answered_ok(branch->connection))
+		branch->state = DTX_BRANCH_FINISHED;
+	else
+		branch->state = DTX_BRANCH_PREPARED;	/* the scanner looks after it */
+	return true;
+}
+
+/* Send COMMIT PREPARED to all, and wait for their answers within the bound. */
+static void
+finish_forward(void)
+{
+	instr_time	begun;
+	ListCell   *cell;
+	bool		all_answered = false;
+	int			pause_us = 20;
+
+	DTX_FAULT("commit_begin");
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (branch->state == DTX_BRANCH_PREPARED)
+		{
+			if (dtx_remote_send(branch->connection, branch->finish_sql, 1))
+				branch->state = DTX_BRANCH_FINISHING;
+			DTX_FAULT("commit_sent");
+		}
+		else if (branch->state == DTX_BRANCH_OPEN)
+		{
+			/* read only: nothing depends on the answer */
+			if (!dtx_remote_send(branch->connection,
+								 "COMMIT; SELECT pg_catalog.pg_advisory_unlock_all()::text", 2))
+				dtx_remote_close(branch->connection);
+			branch->state = DTX_BRANCH_CLOSED;
+		}
+	}
+
+	INSTR_TIME_SET_CURRENT(begun);
+	while (!all_answered)
+	{
+		instr_time	elapsed;
+		bool		late;
+
+		INSTR_TIME_SET_CURRENT(elapsed);
+		INSTR_TIME_SUBTRACT(elapsed, begun);
+		late = INSTR_TIME_GET_MILLISEC(elapsed) >= dtx_commit_wait_ms;
+		DTX_FAULT("commit_wait");
+		all_answered = true;
+		foreach(cell, current.branches)
+		{
+			DtxBranch  *branch = lfirst(cell);
+			DtxNode    *node = branch->connection->state;
+
+			if (branch->state != DTX_BRANCH_FINISHING || branch_has_answered(branch))
+				continue;
+			if (!late && !node->hung)
+			{
+				all_answered = false;
+				continue;
+			}
+			if (dtx_commit_wait_ms > 0)
+				node->hung = true;
+			branch->state = DTX_BRANCH_PREPARED;
+			if (dtx_commit_wait_ms > 0)
+				dtx_remote_close(branch->connection);
+		}
+		if (!all_answered)
+		{
+			pg_usleep(pause_us);
+			pause_us = Min(pause_us + pause_us / 4, 1000);
+		}
+	}
+	DTX_FAULT("commit_done");
+}
+
+/* Hand over to the scanner what is not finished, and tell the client. */
+static void
+leave_to_scanner(void)
+{
+	ListCell   *cell;
+	int			left = 0;
+	const char *node = NULL;
+
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (branch->state != DTX_BRANCH_PREPARED && branch->state != DTX_BRANCH_FINISHING)
+			continue;
+		if (branch->state == DTX_BRANCH_FINISHING)
+			dtx_remote_close(branch->connection);
+		dtx_node_uncertain(branch->connection->state);
+		node = branch->connection->node;
+		left++;
+	}
+	if (left == 0)
+	{
+		if (current.prepared_count > 0 &&
+			!dtx_database_add_finished(current.database, current.gid.xid))
+		{
+			foreach(cell, current.branches)
+				dtx_node_uncertain(((DtxBranch *) lfirst(cell))->connection->state);
+			dtx_database_wake(current.database);
+		}
+		return;
+	}
+	dtx_count(DTX_STAT_LEFT_PENDING, left);
+	dtx_phase_two_clear();
+	dtx_database_wake(current.database);
+	if (dtx_commit_wait_ms == 0)
+		return;
+	DTX_NOTHROW_BEGIN();
+	{
+		char		text[DTX_GID_SIZE];
+
+		DTX_FAULT("commit_warning");
+		dtx_gid_format(&current.gid, text);
+		ereport(WARNING,
+				(errcode(ERRCODE_DTX_PENDING),
+				 errmsg("transaction is committed, but %d of its branches %s not confirmed it yet",
+						left, left == 1 ? "has" : "have"),
+				 errdetail("Global transaction \"%s\"; node \"%s\"%s.", text, node,
+						   left > 1 ? " and others" : ""),
+				 errhint("The scanner finishes it when the node answers; see dtx.stuck and dtx.nodes.")));
+	}
+	DTX_NOTHROW_FAILED();
+	{
+	}
+	DTX_NOTHROW_END();
+}
+
+/* XACT_EVENT_COMMIT.  Interrupts are held, local locks too; nothing throws. */
+static void
+commit_callback(void)
+{
+	if (current.recorded)
+		dtx_count(DTX_STAT_COMMITTED, 1);
+	else if (current.one_phase_done)
+		dtx_count(DTX_STAT_ONE_PHASE, 1);
+
+	DTX_NOTHROW_BEGIN();
+	{
+		if (!current.recorded || (!ProcDiePending && commit_is_replicated()))
+			finish_forward();
+	}
+	DTX_NOTHROW_FAILED();
+	{
+		/* whatever it was, the scanner can do it as well */
+	}
+	DTX_NOTHROW_END();
+	if (current.recorded)
+	{
+		leave_to_scanner();
+		dtx_phase_two_clear();
+	}
+	dtx_connections_release();
+	end_global();
+}
+
+/* XACT_EVENT_ABORT.  Waits for nothing; nothing throws. */
+static void
+abort_callback(void)
+{
+	ListCell   *cell;
+	bool		left = false;
+
+	DTX_NOTHROW_BEGIN();
+	{
+		DTX_FAULT("abort_begin");
+	}
+	DTX_NOTHROW_FAILED();
+	{
+	}
+	DTX_NOTHROW_END();
+
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (dtx_branch_abort(branch))
+		{
+			dtx_node_uncertain(branch->connection->state);
+			left = true;
+		}
+		DTX_NOTHROW_BEGIN();
+		{
+			DTX_FAULT("abort_sent");
+		}
+		DTX_NOTHROW_FAILED();
+		{
+		}
+		DTX_NOTHROW_END();
+	}
+	dtx_phase_two_clear();
+	if (left)
+		dtx_database_wake(current.database);
+	dtx_count(DTX_STAT_ABORTED, 1);
+	if (current.one_phase_done)
+	{
+		DTX_NOTHROW_BEGIN();
+		{
+			ereport(WARNING,
+					(errcode(ERRCODE_T_R_INTEGRITY_CONSTRAINT_VIOLATION),
+					 errmsg("the transaction failed here after its only branch had committed in one phase"),
+					 errhint("Another extension failed in the same COMMIT; set dtx.one_phase to off to avoid this.")));
+		}
+		DTX_NOTHROW_FAILED();
+		{
+		}
+		DTX_NOTHROW_END();
+	}
+	dtx_connections_release();
+	end_global();
+}
+
+static void
+transaction_callback(XactEvent event, void *arg)
+{
+	if (!current.active)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pre_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			commit_callback();
+			break;
+		case XACT_EVENT_ABORT:
+			abort_callback();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot PREPARE a transaction that has used dtx"),
+					 errhint("COMMIT it; dtx prepares its branches by itself.")));
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+subtransaction_callback(SubXactEvent event, SubTransactionId subid,
+						SubTransactionId parent, void *arg)
+{
+	int			level;
+	ListCell   *cell;
+
+	if (!current.active ||
+		(event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
+		return;
+	level = GetCurrentTransactionNestLevel();
+	foreach(cell, current.branches)
+	{
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			dtx_branch_subcommit(lfirst(cell), level);
+		else
+			dtx_branch_subabort(lfirst(cell), level);
+	}
+}
+
+void
+dtx_twophase_init(void)
+{
+	RegisterXactCallback(transaction_callback, NULL);
+	RegisterSubXactCallback(subtransaction_callback, NULL);
+}
