@@ -268,8 +268,10 @@ dtx_free_shared_memory()
 	find "$DTX_DIR" -name postmaster.pid 2>/dev/null | while read -r f; do
 		read -r key id < <(sed -n 7p "$f") || continue
 		# only if it is still the same one and nobody is attached
-		awk -v k="$key" -v i="$id" '$1 == k && $2 == i && $7 == 0 { f = 1 } END { exit !f }' \
-			/proc/sysvipc/shm && ipcrm -m "$id" || true
+		if awk -v k="$key" -v i="$id" '$1 == k && $2 == i && $7 == 0 { f = 1 } END { exit !f }' \
+			/proc/sysvipc/shm; then
+			ipcrm -m "$id"
+		fi
 	done
 }
 
