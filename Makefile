@@ -1,14 +1,14 @@
 # dtx: distributed transactions inside PostgreSQL
 MODULE_big = dtx
 EXTENSION  = dtx
-VERSION    = 0.1.0
+DTX_VERSION = 0.1.0
 PGFILEDESC = "dtx - distributed transactions"
 
 OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
 
 # The install script is joined from modules, so that each area has a file.
 SQL_MODULES = $(sort $(wildcard sql/[0-9][0-9]_*.sql))
-SQL_SCRIPT  = sql/$(EXTENSION)--$(VERSION).sql
+SQL_SCRIPT  = sql/$(EXTENSION)--$(DTX_VERSION).sql
 DATA_built  = $(SQL_SCRIPT)
 
 PG_CFLAGS  = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare \
@@ -26,7 +26,7 @@ TAP_TESTS      = 1
 PROVE_TESTS    = test/t/*.pl
 PROVE_FLAGS    = -I test/perl
 
-EXTRA_CLEAN = $(SQL_SCRIPT) tmp_pg output_iso
+EXTRA_CLEAN = $(SQL_SCRIPT) output_iso
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
@@ -36,6 +36,11 @@ $(OBJS): $(wildcard src/*.h)
 
 $(SQL_SCRIPT): $(SQL_MODULES)
 	cat $^ > $@
+
+# pg_isolation_regress wants expected/ below its output directory
+installcheck: output_iso/expected
+output_iso/expected:
+	mkdir -p output_iso && ln -sfn ../expected $@
 
 .PHONY: test
 test:

@@ -19,6 +19,7 @@
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
 #include "catalog/pg_user_mapping.h"
@@ -484,6 +485,9 @@ dtx_node_states(PG_FUNCTION_ARGS)
 		Datum		values[14] = {0};
 		bool		nulls[14] = {0};
 
+		if (dtx_server_aclcheck(row->serverid, GetUserId()) != ACLCHECK_OK &&
+			!is_member_of_role(GetUserId(), ROLE_PG_MONITOR))
+			continue;
 		if (entry != NULL)
 		{
 			SpinLockAcquire(&entry->mutex);

@@ -247,6 +247,61 @@ dtx_node_uncertain(DtxNode *node)
 	SpinLockRelease(&node->mutex);
 }
 
+/* The same of all nodes of a database.  Never throws. */
+void
+dtx_nodes_uncertain(Oid database)
+{
+	HASH_SEQ_STATUS scan;
+	DtxNode    *node;
+
+	LWLockAcquire(dtx_shared->lock, LW_SHARED);
+	hash_seq_init(&scan, dtx_nodes);
+	while ((node = hash_seq_search(&scan)) != NULL)
+		if (node->key.database == database)
+		{
+			dtx_node_uncertain(node);
+			node->next_try_at = 0;
+		}
+	LWLockRelease(dtx_shared->lock);
+}
+
+/* May something be unfinished on a node of this database (or of one of them)? */
+bool
+dtx_nodes_unfinished(Oid database, Oid serverid)
+{
+	HASH_SEQ_STATUS scan;
+	DtxNode    *node;
+	bool		unfinished = false;
+
+	LWLockAcquire(dtx_shared->lock, LW_SHARED);
+	hash_seq_init(&scan, dtx_nodes);
+	while ((node = hash_seq_search(&scan)) != NULL)
+		if (node->key.database == database &&
+			(!OidIsValid(serverid) || node->key.serverid == serverid) &&
+			(node->uncertain != node->clean || node->pending > 0 || node->held > 0))
+			unfinished = true;
+	LWLockRelease(dtx_shared->lock);
+	return unfinished;
+}
+
+/* A database is gone, with all that was known of its nodes. */
+void
+dtx_database_forget(Oid database)
+{
+	DtxDatabase *entry = dtx_database(database, false);
+	HASH_SEQ_STATUS scan;
+	DtxNode    *node;
+
+	LWLockAcquire(dtx_shared->lock, LW_EXCLUSIVE);
+	if (entry != NULL)
+		entry->database = InvalidOid;
+	hash_seq_init(&scan, dtx_nodes);
+	while ((node = hash_seq_search(&scan)) != NULL)
+		if (node->key.database == database)
+			hash_search(dtx_nodes, &node->key, HASH_REMOVE, NULL);
+	LWLockRelease(dtx_shared->lock);
+}
+
 void
 dtx_node_reached(DtxNode *node)
 {
@@ -277,17 +332,6 @@ dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms)
 	node->next_try_at = TimestampTzPlusMilliseconds(now, pause_ms);
 	memcpy(node->last_error, text, sizeof(text));
 	SpinLockRelease(&node->mutex);
-}
-
-/* Its server is gone. */
-void
-dtx_node_forget(Oid database, Oid serverid)
-{
-	DtxNodeKey	key = {database, serverid};
-
-	LWLockAcquire(dtx_shared->lock, LW_EXCLUSIVE);
-	hash_search(dtx_nodes, &key, HASH_REMOVE, NULL);
-	LWLockRelease(dtx_shared->lock);
 }
 
 /*

@@ -55,6 +55,7 @@ typedef struct DtxDatabase
 	bool		starting;		/* the launcher has registered a scanner */
 	bool		wanted;			/* somebody needs a scanner */
 	bool		work;			/* the scanner has something to do now */
+	int			worker_count;	/* workers that try a failing node */
 	TimestampTz left_at;		/* when the last scanner left */
 	int			request_count;
 	DtxRequest	requests[DTX_REQUESTS_MAX];
@@ -80,6 +81,7 @@ typedef struct DtxNode
 	int			failures;		/* in a row */
 	TimestampTz failing_since;
 	TimestampTz tried_at;
+	TimestampTz listed_at;		/* when a scan of it last came to its end */
 	TimestampTz reached_at;
 	TimestampTz next_try_at;
 	int			pending;		/* branches left there by the last scan */
@@ -137,7 +139,9 @@ extern DtxNode *dtx_node_state(Oid database, Oid serverid, bool create);
 extern void dtx_node_uncertain(DtxNode *node);
 extern void dtx_node_reached(DtxNode *node);
 extern void dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms);
-extern void dtx_node_forget(Oid database, Oid serverid);
+extern void dtx_nodes_uncertain(Oid database);
+extern bool dtx_nodes_unfinished(Oid database, Oid serverid);
+extern void dtx_database_forget(Oid database);
 
 extern void dtx_phase_two_set(uint64 xid);
 extern void dtx_phase_two_clear(void);

@@ -383,18 +383,6 @@ dtx_store_server_in_use(Oid serverid, Oid roleid)
 	return found;
 }
 
-void
-dtx_store_forget_node(Oid serverid)
-{
-	StoreContext context;
-	Oid			types[] = {OIDOID};
-	Datum		values[] = {ObjectIdGetDatum(serverid)};
-
-	store_enter(&context);
-	run("DELETE FROM dtx.node WHERE server = $1", false, 1, types, values, NULL);
-	store_leave(&context);
-}
-
 /* --------------------------------------------------------------- decisions */
 
 /*
@@ -654,6 +642,11 @@ dtx_store_forget_done(void)
 				" DELETE FROM dtx.branch x USING over o"
 				" WHERE x.life = o.life AND x.xid = o.xid AND x.nonce = o.nonce",
 				false, 0, NULL, NULL, NULL);
+	/* proven just when the session that committed it forgot it */
+	run("DELETE FROM dtx.branch x WHERE x.state = 'done' AND NOT EXISTS"
+		" (SELECT FROM dtx.decision d WHERE d.life = x.life AND d.xid = x.xid AND d.nonce = x.nonce"
+		" AND pg_catalog.cardinality(d.branches) > 0)",
+		false, 0, NULL, NULL, NULL);
 	store_leave(&context);
 	return count;
 }

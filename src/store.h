@@ -70,7 +70,6 @@ extern bool dtx_store_node_known(Oid serverid, Oid roleid);
 extern void dtx_store_add_nodes(const DtxRequest *requests, int count);
 extern List *dtx_store_nodes(void);
 extern bool dtx_store_server_in_use(Oid serverid, Oid roleid);
-extern void dtx_store_forget_node(Oid serverid);
 
 extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 							 const DtxBranchRecord *records, int count);

@@ -245,14 +245,14 @@ dtx_current_gid(PG_FUNCTION_ARGS)
 Datum
 dtx_outcome(PG_FUNCTION_ARGS)
 {
-	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	DtxGid		gid;
 	DtxOutcome	outcome;
 
-	if (!dtx_gid_parse(text, &gid))
+	if (!dtx_gid_parse(name, &gid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is not the name of a global transaction of dtx", text),
+				 errmsg("\"%s\" is not the name of a global transaction of dtx", name),
 				 errhint("dtx.current_gid() returns it.")));
 	dtx_require_preload();
 	if (RecoveryInProgress())

@@ -1,0 +1,151 @@
+-- What operators look at and call.
+
+CREATE FUNCTION dtx.check_setup(OUT severity text, OUT problem text, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_check_setup'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 5;
+COMMENT ON FUNCTION dtx.check_setup() IS
+    'What is wrong with this database as a coordinator; no rows when all is well.';
+
+CREATE FUNCTION dtx.check_node(node name, OUT severity text, OUT problem text, OUT hint text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_check_node'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 5;
+COMMENT ON FUNCTION dtx.check_node(name) IS
+    'What is wrong with a node, found by connecting to it as the current user; no rows when all is well.';
+
+CREATE FUNCTION dtx.node_states(
+    OUT server oid, OUT state text, OUT reached_at timestamptz, OUT failing_since timestamptz,
+    OUT failure_count integer, OUT last_error text, OUT pending_count integer, OUT held_count integer,
+    OUT prepared_used integer, OUT prepared_max integer,
+    OUT connections_used integer, OUT connections_max integer,
+    OUT version integer, OUT round_trip_ms double precision)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_node_states'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
+COMMENT ON FUNCTION dtx.node_states() IS
+    'What shared memory knows of the nodes that the user may use; read through dtx.nodes.';
+
+CREATE FUNCTION dtx.counters(
+    OUT committed bigint, OUT one_phase bigint, OUT aborted bigint, OUT prepare_failed bigint,
+    OUT left_pending bigint, OUT finished_commit bigint, OUT finished_rollback bigint,
+    OUT held bigint, OUT passes bigint, OUT connects bigint)
+AS 'MODULE_PATHNAME', 'dtx_counters'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dtx.counters() IS
+    'Counters since the server started; read through dtx.stat.';
+
+CREATE FUNCTION dtx.database_state(OUT life bigint, OUT adopted boolean)
+AS 'MODULE_PATHNAME', 'dtx_database_state'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dtx.database_state() IS
+    'The present life of this database, and whether it may send anything to nodes.';
+
+CREATE PROCEDURE dtx.recover(
+    INOUT finished bigint DEFAULT NULL, INOUT "left" bigint DEFAULT NULL, INOUT held bigint DEFAULT NULL)
+AS 'MODULE_PATHNAME', 'dtx_recover'
+LANGUAGE C;
+COMMENT ON PROCEDURE dtx.recover(bigint, bigint, bigint) IS
+    'One full pass over all nodes now, by the code of the scanner: '
+    'how many branches were finished, left for later, and held for an operator.';
+
+CREATE FUNCTION dtx.resolve(gid text, branch integer, outcome text, note text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_resolve'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION dtx.resolve(text, integer, text, text) IS
+    'An operator says how a held branch ends: committed or aborted. '
+    'Refused when it contradicts a decision that is known.';
+
+CREATE FUNCTION dtx.adopt(life text, note text) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_adopt'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION dtx.adopt(text, text) IS
+    'Of the present life: this copy is the coordinator now, the original is gone for good. '
+    'Of an earlier one: no commit of it is missing here, so its undecided branches are rolled back.';
+
+-- Nodes of this database: servers that were used, as far as one may see them.
+CREATE VIEW dtx.nodes WITH (security_barrier) AS
+SELECT s.srvname AS node, n.state, n.reached_at, n.failing_since, n.failure_count, n.last_error,
+       n.pending_count, n.held_count, n.prepared_used, n.prepared_max,
+       n.connections_used, n.connections_max, n.version, n.round_trip_ms
+  FROM dtx.node_states() n
+  JOIN pg_catalog.pg_foreign_server s ON s.oid = n.server;
+COMMENT ON VIEW dtx.nodes IS
+    'What is known of every node that was used, without connecting to it.';
+
+-- Global transactions that are decided and not forgotten.
+CREATE VIEW dtx.transactions WITH (security_barrier) AS
+SELECT dtx.gid_text(d.life, d.xid, d.nonce) AS gid,
+       CASE WHEN EXISTS (SELECT FROM dtx.branch x
+                          WHERE x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce AND x.state = 'held')
+            THEN 'held'
+            WHEN pg_catalog.cardinality(d.branches) = 0 THEN 'committed'
+            ELSE 'committing' END AS state,
+       pg_catalog.pg_get_userbyid(d.owner) AS owner,
+       d.decided_at,
+       pg_catalog.cardinality(d.branches) AS branch_count
+  FROM dtx.decision d
+ WHERE pg_catalog.pg_has_role(d.owner, 'MEMBER')
+    OR pg_catalog.pg_has_role('pg_monitor', 'MEMBER');
+COMMENT ON VIEW dtx.transactions IS
+    'Global transactions that are decided to commit and not yet forgotten; '
+    'with committed, those whose outcome is only kept for dtx.outcome.';
+
+-- Their branches, and those that are held without a decision.
+CREATE VIEW dtx.branches WITH (security_barrier) AS
+SELECT dtx.gid_text(d.life, d.xid, d.nonce) AS gid, b.ordinality::integer AS branch,
+       COALESCE(s.srvname, b.node::text) AS node,
+       pg_catalog.pg_get_userbyid(b.role) AS role,
+       COALESCE(x.state, 'pending') AS state,
+       'committed' AS outcome, x.reason, x.last_error,
+       COALESCE(x.attempt_count, 0) AS attempt_count,
+       d.decided_at AS since
+  FROM dtx.decision d
+ CROSS JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b
+  LEFT JOIN dtx.branch x ON x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce
+        AND x.branch = b.ordinality
+  LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = b.node
+ WHERE pg_catalog.pg_has_role(d.owner, 'MEMBER')
+    OR pg_catalog.pg_has_role('pg_monitor', 'MEMBER')
+UNION ALL
+SELECT dtx.gid_text(x.life, x.xid, x.nonce), x.branch, COALESCE(s.srvname, x.node::text),
+       NULL, x.state, x.outcome, x.reason, x.last_error, x.attempt_count, x.first_seen_at
+  FROM dtx.branch x
+  LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = x.node
+ WHERE pg_catalog.pg_has_role('pg_monitor', 'MEMBER')
+   AND NOT EXISTS (SELECT FROM dtx.decision d
+                    WHERE d.life = x.life AND d.xid = x.xid AND d.nonce = x.nonce);
+COMMENT ON VIEW dtx.branches IS
+    'Branches that are not known to have ended.';
+
+-- What a person has to look at, and what to call.
+CREATE VIEW dtx.stuck WITH (security_barrier) AS
+SELECT b.node, b.gid, b.branch, b.state,
+       pg_catalog.clock_timestamp() - b.since AS age,
+       COALESCE(b.reason, CASE WHEN n.failing_since IS NOT NULL
+                               THEN 'the node is not reached since ' || n.failing_since::text
+                               ELSE 'the scanner has not finished it yet' END) AS reason,
+       COALESCE(b.last_error, n.last_error) AS last_error,
+       CASE WHEN b.state <> 'held' THEN 'CALL dtx.recover()'
+            ELSE pg_catalog.format('SELECT dtx.resolve(%L, %s, %L, %L)',
+                                   b.gid, b.branch, COALESCE(b.outcome, 'aborted'), 'why') END AS call
+  FROM dtx.branches b
+  LEFT JOIN dtx.nodes n ON n.node = b.node
+ WHERE b.state <> 'done'
+   AND (b.state = 'held' OR b.since < pg_catalog.clock_timestamp()
+        - pg_catalog.current_setting('dtx.stuck_after')::interval)
+UNION ALL
+SELECT NULL, NULL, NULL, 'held', pg_catalog.clock_timestamp() - l.started_at,
+       'this database runs in another place than before (' || l.cause ||
+       '): it sends nothing to nodes until it is adopted',
+       NULL, pg_catalog.format('SELECT dtx.adopt(%L, %L)', dtx.life_text(l.life), 'why')
+  FROM dtx.database_state() p
+  JOIN dtx.life l ON l.life = p.life
+ WHERE NOT p.adopted AND pg_catalog.pg_has_role('pg_monitor', 'MEMBER');
+COMMENT ON VIEW dtx.stuck IS
+    'Branches that are held, or unfinished for longer than dtx.stuck_after: why, and the call that resolves it.';
+
+CREATE VIEW dtx.stat AS
+SELECT * FROM dtx.counters();
+COMMENT ON VIEW dtx.stat IS
+    'Counters of dtx since the server started, over all its databases.';

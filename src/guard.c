@@ -1,0 +1,241 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard.c
+ *		Hooks that keep other commands from getting in the way of dtx, and dtx
+ *		from getting in theirs.
+ *
+ *		DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE, CREATE
+ *		DATABASE ... TEMPLATE: need the database without connections, so its
+ *		scanner leaves for as long as they take.
+ *		DROP SERVER, USER MAPPING, ROLE, EXTENSION, DATABASE: refused while
+ *		branches there depend on it.
+ *
+ * (1) ALTER SERVER and ALTER USER MAPPING stay allowed: a new address or
+ *	   password is what gets unfinished branches going again, and no branch is
+ *	   believed to have ended by a server that is not the one which prepared.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "tcop/utility.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "dtx.h"
+#include "guc.h"
+#include "shmem.h"
+#include "store.h"
+
+static ProcessUtility_hook_type next_utility_hook = NULL;
+static object_access_hook_type next_object_access_hook = NULL;
+
+/* The database that a statement needs to be alone with, or none. */
+static Oid
+database_needed(Node *statement, bool *drop, bool *force)
+{
+	const char *name = NULL;
+	ListCell   *cell;
+
+	*drop = *force = false;
+	if (IsA(statement, DropdbStmt))
+	{
+		*drop = true;
+		name = ((DropdbStmt *) statement)->dbname;
+		foreach(cell, ((DropdbStmt *) statement)->options)
+			*force = *force || strcmp(((DefElem *) lfirst(cell))->defname, "force") == 0;
+	}
+	else if (IsA(statement, RenameStmt) &&
+			 ((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
+		name = ((RenameStmt *) statement)->subname;
+	else if (IsA(statement, AlterDatabaseStmt))
+	{
+		foreach(cell, ((AlterDatabaseStmt *) statement)->options)
+			if (strcmp(((DefElem *) lfirst(cell))->defname, "tablespace") == 0)
+				name = ((AlterDatabaseStmt *) statement)->dbname;
+	}
+	else if (IsA(statement, CreatedbStmt))
+	{
+		foreach(cell, ((CreatedbStmt *) statement)->options)
+			if (strcmp(((DefElem *) lfirst(cell))->defname, "template") == 0)
+				name = defGetString(lfirst(cell));
+	}
+	return name ? get_database_oid(name, true) : InvalidOid;
+}
+
+/* Have the workers of a database leave, and wait until they have. */
+static void
+send_away(DtxDatabase *entry)
+{
+	/* a worker that opens a connection cannot be interrupted on 15 */
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   (dtx_connect_timeout_s + 5) * 1000L);
+
+	SpinLockAcquire(&entry->mutex);
+	entry->stop_count++;
+	SpinLockRelease(&entry->mutex);
+	ConditionVariablePrepareToSleep(&entry->changed);
+	while ((entry->scanner_pid != 0 || entry->worker_count > 0) &&
+		   GetCurrentTimestamp() < deadline)
+	{
+		Latch	   *latch = entry->scanner_latch;
+
+		if (latch != NULL)
+			SetLatch(latch);
+		(void) ConditionVariableTimedSleep(&entry->changed, 50, PG_WAIT_EXTENSION);
+	}
+	ConditionVariableCancelSleep();
+}
+
+static void
+let_back(DtxDatabase *entry)
+{
+	SpinLockAcquire(&entry->mutex);
+	entry->stop_count--;
+	entry->wanted = true;
+	SpinLockRelease(&entry->mutex);
+	dtx_launcher_wake();
+}
+
+static void
+utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
+			 ProcessUtilityContext context, ParamListInfo params,
+			 QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion)
+{
+	ProcessUtility_hook_type next = next_utility_hook ? next_utility_hook : standard_ProcessUtility;
+	bool		drop = false;
+	bool		force = false;
+	Oid			database = InvalidOid;
+	DtxDatabase *entry = NULL;
+
+	switch (nodeTag(pstmt->utilityStmt))
+	{
+		case T_DropdbStmt:
+		case T_RenameStmt:
+		case T_AlterDatabaseStmt:
+		case T_CreatedbStmt:
+			if (dtx_shared != NULL)
+				database = database_needed(pstmt->utilityStmt, &drop, &force);
+			if (OidIsValid(database))
+				entry = dtx_database(database, false);
+			break;
+		default:
+			break;
+	}
+	if (entry == NULL)
+	{
+		next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
+		return;
+	}
+
+	if (drop && !force && dtx_nodes_unfinished(database, InvalidOid))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("database \"%s\" may have unfinished branches on its nodes",
+						get_database_name(database)),
+				 errdetail("Without it nobody could end them."),
+				 errhint("CALL dtx.recover() in it and look at dtx.stuck, or drop it WITH (FORCE).")));
+	PG_TRY();
+	{
+		send_away(entry);
+		next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
+	}
+	PG_CATCH();
+	{
+		let_back(entry);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	let_back(entry);
+	if (drop && !OidIsValid(get_database_oid(((DropdbStmt *) pstmt->utilityStmt)->dbname, true)))
+		dtx_database_forget(database);
+}
+
+static void
+refuse_drop(const char *what)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("cannot drop %s while branches depend on it", what),
+			 errhint("CALL dtx.recover() and look at dtx.stuck and dtx.nodes.")));
+}
+
+static void
+object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
+{
+	if (next_object_access_hook)
+		next_object_access_hook(access, classid, objectid, subid, arg);
+	if (access != OAT_DROP || dtx_shared == NULL || !OidIsValid(MyDatabaseId))
+		return;
+	switch (classid)
+	{
+		case ForeignServerRelationId:
+		case UserMappingRelationId:
+		case AuthIdRelationId:
+		case ExtensionRelationId:
+			break;
+		default:
+			return;
+	}
+	/* without the extension there is nothing to look at */
+	if (!OidIsValid(get_namespace_oid(DTX_SCHEMA, true)) ||
+		!OidIsValid(get_extension_oid("dtx", true)))
+		return;
+	if (classid == ForeignServerRelationId)
+	{
+		if (dtx_nodes_unfinished(MyDatabaseId, objectid) ||
+			dtx_store_server_in_use(objectid, InvalidOid))
+			refuse_drop("a server");
+	}
+	else if (classid == UserMappingRelationId)
+	{
+		HeapTuple	tuple = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(objectid));
+
+		if (HeapTupleIsValid(tuple))
+		{
+			Form_pg_user_mapping form = (Form_pg_user_mapping) GETSTRUCT(tuple);
+			Oid			serverid = form->umserver;
+			Oid			roleid = form->umuser;
+
+			ReleaseSysCache(tuple);
+			if (dtx_store_server_in_use(serverid, roleid) ||
+				(dtx_nodes_unfinished(MyDatabaseId, serverid) &&
+				 dtx_store_node_known(serverid, roleid)))
+				refuse_drop("a user mapping");
+		}
+	}
+	else if (classid == AuthIdRelationId)
+	{
+		if (dtx_store_server_in_use(InvalidOid, objectid))
+			refuse_drop("a role");
+	}
+	else if (objectid == get_extension_oid("dtx", true))
+	{
+		if (dtx_nodes_unfinished(MyDatabaseId, InvalidOid) ||
+			dtx_store_server_in_use(InvalidOid, InvalidOid))
+			refuse_drop("extension dtx");
+	}
+}
+
+void
+dtx_guard_init(void)
+{
+	next_utility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = utility_hook;
+	next_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+}

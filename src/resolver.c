@@ -1,0 +1,950 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolver.c
+ *		Atomic commit: the background's half.
+ *
+ *		A pass goes over nodes side by side.  Each is a job:
+ *
+ *		connect		-> list			job_connect
+ *		list		-> listed		job_list: which of our gids are prepared there,
+ *									and what became of those that should be
+ *		listed		-> finish		job_listed: decides about each of them
+ *		finish		-> finish, over	job_finish, job_finished: COMMIT PREPARED or
+ *									ROLLBACK PREPARED, one after the other
+ *		any			-> failed		job_failed: another time
+ *
+ *		What is done about a gid, in this order (section 5 of the design):
+ *
+ *		life not known here						not ours, left alone
+ *		a session is in its phase two			left
+ *		its transaction is in progress			left
+ *		its status row is visible now			committed
+ *		this life, or one that ended by restart	rolled back
+ *		any other								held, or as an operator says
+ *
+ * (1) "In progress" is asked before the row is looked for, and the row with a
+ *	   snapshot taken then: the other order rolls back committed work.
+ * (2) A decision is forgotten only on the tag COMMIT PREPARED, or when the
+ *	   server that prepared says that the branch's xid committed.
+ * (3) Age decides nothing, and "not found" decides nothing.
+ * (4) Passes are repeated: a late PREPARE may still arrive.
+ * (5) No local transaction is open while a node is waited for.
+ * (6) The resolver works in the same way for the scanner, for a worker that
+ *	   tries a failing node, and for dtx.recover().
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "executor/tuptable.h"
+#include "foreign/foreign.h"
+#include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "storage/latch.h"
+#include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "fault.h"
+#include "guc.h"
+#include "life.h"
+#include "remote.h"
+#include "resolver.h"
+#include "store.h"
+
+/* A node that does not answer a question within this is given up for now. */
+#define ANSWER_TIMEOUT_MS (dtx_connect_timeout_s * 1000)
+/* Unreachable, with branches waiting: tried this often at least. */
+#define PENDING_RETRY_MS 500
+
+typedef enum JobState
+{
+	JOB_CONNECT,
+	JOB_LIST,
+	JOB_LISTED,					/* waits for the list */
+	JOB_FINISH,
+	JOB_FINISHED,				/* waits for one branch */
+	JOB_OVER
+} JobState;
+
+/* A branch that is to be ended. */
+typedef struct Action
+{
+	DtxGid		gid;
+	bool		commit;
+	bool		decided;		/* there is a status row */
+	char		owner[NAMEDATALEN];
+	Oid			roleid;			/* of the status row, or none */
+	int			role_tried;		/* how many of the roles that come into question */
+} Action;
+
+typedef struct Job
+{
+	JobState	state;
+	Oid			serverid;
+	char	   *name;
+	List	   *roles;
+	DtxNode    *node;
+	DtxConnection *connection;	/* the one that is in use */
+	uint64		uncertain;		/* before the list was taken */
+	List	   *open;			/* of DtxOpenBranch */
+	List	   *rows;			/* of DtxBranchRow */
+	List	   *actions;
+	int			next;
+	TimestampTz deadline;
+	int			left;
+	int			held;
+} Job;
+
+/* Connections of the background, kept from pass to pass. */
+static List *kept = NIL;
+
+static MemoryContext pass_context = NULL;
+
+/* ------------------------------------------------ transactions of a pass */
+
+static ResourceOwner outer_owner;
+static bool transaction_open = false;
+
+static void
+transaction_begin(DtxPass *pass)
+{
+	if (pass->in_transaction)
+	{
+		outer_owner = CurrentResourceOwner;
+		BeginInternalSubTransaction(NULL);
+	}
+	else
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+	}
+	transaction_open = true;
+	MemoryContextSwitchTo(pass_context);
+}
+
+static void
+transaction_commit(DtxPass *pass)
+{
+	transaction_open = false;
+	if (pass->in_transaction)
+	{
+		ReleaseCurrentSubTransaction();
+		CurrentResourceOwner = outer_owner;
+	}
+	else
+		CommitTransactionCommand();
+	MemoryContextSwitchTo(pass_context);
+}
+
+static void
+transaction_abort(DtxPass *pass)
+{
+	if (!transaction_open)
+		return;
+	transaction_open = false;
+	if (pass->in_transaction)
+	{
+		RollbackAndReleaseCurrentSubTransaction();
+		CurrentResourceOwner = outer_owner;
+	}
+	else
+		AbortCurrentTransaction();
+	MemoryContextSwitchTo(pass_context);
+}
+
+/* ----------------------------------------------------------- connections */
+
+static DtxConnection *
+connection_for(Job *job, Oid roleid)
+{
+	ListCell   *cell;
+	DtxConnection *connection;
+	MemoryContext old;
+
+	foreach(cell, kept)
+	{
+		connection = lfirst(cell);
+		if (connection->serverid == job->serverid && connection->roleid == roleid)
+		{
+			strlcpy(connection->node, job->name, NAMEDATALEN);
+			return connection;
+		}
+	}
+	connection = dtx_remote_new(job->serverid, job->name, roleid, "dtxscan");
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	kept = lappend(kept, connection);
+	MemoryContextSwitchTo(old);
+	return connection;
+}
+
+/* Options may have changed: the catalog is asked, no callback needed. */
+static void
+ensure_open(DtxConnection *connection)
+{
+	if (connection->open &&
+		connection->server_hash == GetSysCacheHashValue1(FOREIGNSERVEROID,
+														 ObjectIdGetDatum(connection->serverid)) &&
+		!connection->stale && !connection->waiting)
+		return;
+	dtx_remote_connect(connection);
+}
+
+/* Close all connections, at the end of a user's or worker's pass. */
+void
+dtx_resolver_close(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, kept)
+		dtx_remote_free(lfirst(cell));
+	list_free(kept);
+	kept = NIL;
+}
+
+/* The user that a role's mapping connects as, if it says so. */
+static const char *
+mapped_user(Oid serverid, Oid roleid)
+{
+	ListCell   *cell;
+
+	if (!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(roleid),
+							   ObjectIdGetDatum(serverid)) &&
+		!SearchSysCacheExists2(USERMAPPINGUSERSERVER, ObjectIdGetDatum(InvalidOid),
+							   ObjectIdGetDatum(serverid)))
+		return NULL;
+	foreach(cell, GetUserMapping(roleid, serverid)->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, "user") == 0)
+			return defGetString(option);
+	}
+	return "";
+}
+
+/* ------------------------------------------------------------------ jobs */
+
+static void
+job_failed(DtxPass *pass, Job *job, ErrorData *error)
+{
+	bool		uncertain;
+	int			backoff_ms = dtx_max_backoff_s * 1000;
+	char		text[DTX_ERROR_SIZE];
+
+	if (job->connection != NULL)
+		dtx_remote_close(job->connection);
+	snprintf(text, sizeof(text), "%s%s%s", error->message,
+			 error->detail ? ": " : "", error->detail ? error->detail : "");
+	SpinLockAcquire(&job->node->mutex);
+	uncertain = job->node->uncertain != job->node->clean;
+	SpinLockRelease(&job->node->mutex);
+
+	/* a server that is away is asked often: nobody's log fills by that */
+	if (uncertain && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION)
+		backoff_ms = Min(backoff_ms, PENDING_RETRY_MS);
+	if (job->node->failures == 0)
+		ereport(LOG,
+				(errmsg("dtx: node \"%s\" cannot be scanned: %s", job->name, text)));
+	dtx_node_failed(job->node, text, backoff_ms);
+	pass->left += Max(list_length(job->actions) - job->next, list_length(job->open));
+	job->state = JOB_OVER;
+}
+
+static void
+job_connect(DtxPass *pass, Job *job)
+{
+	ListCell   *cell;
+	Oid			roleid = InvalidOid;
+
+	transaction_begin(pass);
+	foreach(cell, job->roles)
+		if (!OidIsValid(roleid) && mapped_user(job->serverid, lfirst_oid(cell)) != NULL)
+			roleid = lfirst_oid(cell);
+	if (!OidIsValid(roleid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("no role that used node \"%s\" has a user mapping for it any more", job->name)));
+	job->connection = connection_for(job, roleid);
+	ensure_open(job->connection);
+	transaction_commit(pass);
+	job->state = JOB_LIST;
+}
+
+static void
+job_list(DtxPass *pass, Job *job)
+{
+	StringInfoData sql;
+	ListCell   *cell;
+
+	SpinLockAcquire(&job->node->mutex);
+	job->uncertain = job->node->uncertain;
+	SpinLockRelease(&job->node->mutex);
+
+	transaction_begin(pass);
+	job->open = dtx_store_open_branches(job->serverid);
+	job->rows = dtx_store_branch_rows(job->serverid);
+	transaction_commit(pass);
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT 'gid', gid::text, owner::text, NULL::text FROM pg_catalog.pg_prepared_xacts"
+						   " WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+						   " AND pg_catalog.starts_with(gid, 'dtx_')"
+						   " UNION ALL SELECT 'room', pg_catalog.count(*)::text,"
+						   " pg_catalog.current_setting('max_prepared_transactions'), NULL"
+						   " FROM pg_catalog.pg_prepared_xacts");
+	if (job->open != NIL)
+	{
+		appendStringInfoString(&sql,
+							   " UNION ALL SELECT 'xid', x::text, CASE WHEN x OPERATOR(pg_catalog.<)"
+							   " pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())"
+							   " THEN COALESCE(pg_catalog.pg_xact_status(x), 'too old') ELSE 'future' END, NULL"
+							   " FROM pg_catalog.unnest('{");
+		foreach(cell, job->open)
+			appendStringInfo(&sql, "%s%llu", foreach_current_index(cell) > 0 ? "," : "",
+							 (unsigned long long) ((DtxOpenBranch *) lfirst(cell))->record.xid);
+		appendStringInfoString(&sql, "}'::pg_catalog.xid8[]) x");
+	}
+	if (!dtx_remote_send(job->connection, sql.data, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("lost connection to node \"%s\"", job->name)));
+	job->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_TIMEOUT_MS);
+	job->state = JOB_LISTED;
+}
+
+/* A gid that is prepared on the node, or an xid and what became of it. */
+typedef struct Listed
+{
+	char		kind[8];
+	DtxGid		gid;
+	uint64		xid;
+	char		owner[NAMEDATALEN]; /* or the xid's status */
+} Listed;
+
+typedef struct GidEntry
+{
+	DtxGid		gid;			/* the key; padding is zero */
+	DtxOpenBranch *open;
+	DtxBranchRow *row;
+	bool		listed;
+} GidEntry;
+
+static HTAB *
+gid_table(const char *name)
+{
+	HASHCTL		info = {0};
+
+	info.keysize = sizeof(DtxGid);
+	info.entrysize = sizeof(GidEntry);
+	info.hcxt = pass_context;
+	return hash_create(name, 256, &info, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+static GidEntry *
+gid_entry(HTAB *table, const DtxGid *gid)
+{
+	DtxGid		key;
+	bool		found;
+	GidEntry   *entry;
+
+	memset(&key, 0, sizeof(key));
+	key.life = gid->life;
+	key.xid = gid->xid;
+	key.nonce = gid->nonce;
+	key.branch = gid->branch;
+	entry = hash_search(table, &key, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->open = NULL;
+		entry->row = NULL;
+		entry->listed = false;
+	}
+	return entry;
+}
+
+typedef struct XidStatus
+{
+	uint64		xid;
+	char		status[16];
+} XidStatus;
+
+static void
+hold(DtxPass *pass, Job *job, const DtxGid *gid, bool known, const char *reason)
+{
+	char		text[DTX_GID_SIZE];
+
+	job->held++;
+	dtx_store_branch(gid, job->serverid, "held", reason, NULL);
+	if (known)
+		return;
+	dtx_count(DTX_STAT_HELD, 1);
+	dtx_gid_format(gid, text);
+	dtx_store_event("dtx", gid, "held", reason);
+	ereport(LOG,
+			(errmsg("dtx: branch \"%s\" on node \"%s\" is held: %s", text, job->name, reason)));
+}
+
+static bool
+is_in_progress(uint64 xid)
+{
+	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+	return xid >= FirstNormalTransactionId && xid < next && next - xid < PG_INT32_MAX &&
+		TransactionIdIsInProgress((TransactionId) xid);
+}
+
+/*
+ * May what is committed here be spread?  Only when it has reached the
+ * synchronous standbys: a session that was killed in its wait for them left
+ * that to us.
+ */
+static bool
+is_replicated(XLogRecPtr lsn)
+{
+	bool		replicated;
+
+	if (!dtx_sync_standbys_defined())
+		return true;
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	replicated = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
+	LWLockRelease(SyncRepLock);
+	return replicated;
+}
+
+/* Decide about one gid that is prepared on the node. */
+static void
+decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
+{
+	uint64		present = pg_atomic_read_u64(&pass->database->life);
+	DtxLifeClaim claim = dtx_life_claim(lives, present, listed->gid.life);
+	DtxOutcome	asked = entry->row ? entry->row->outcome : DTX_OUTCOME_UNKNOWN;
+	Action	   *action;
+	bool		commit;
+	bool		decided;
+
+	if (claim == DTX_LIFE_FOREIGN)
+		return;
+	if (claim == DTX_LIFE_PRESENT && dtx_phase_two_running(listed->gid.xid))
+		return;
+	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(listed->gid.xid))
+		return;
+	decided = commit = dtx_store_decided(&listed->gid);
+	if (commit && !is_replicated(GetXLogInsertRecPtr()))
+	{
+		job->left++;
+		return;
+	}
+	if (!commit && claim == DTX_LIFE_UNPROVEN)
+	{
+		if (asked == DTX_OUTCOME_UNKNOWN)
+		{
+			hold(pass, job, &listed->gid, entry->row && entry->row->held,
+				 "the coordinator was promoted, restored or copied since: a commit of that life may be missing here");
+			return;
+		}
+		commit = asked == DTX_OUTCOME_COMMITTED;
+	}
+	action = palloc0(sizeof(Action));
+	action->gid = listed->gid;
+	action->commit = commit;
+	action->decided = decided;
+	strlcpy(action->owner, listed->owner, NAMEDATALEN);
+	action->roleid = entry->open ? entry->open->record.roleid : InvalidOid;
+	job->actions = lappend(job->actions, action);
+}
+
+/* What became of a branch that is decided to commit and not prepared there? */
+static void
+check_open(DtxPass *pass, Job *job, DtxOpenBranch *open, List *statuses)
+{
+	const DtxIdentity *now = &job->connection->identity;
+	const DtxIdentity *then = &open->record.identity;
+	const char *status = "unknown";
+	ListCell   *cell;
+
+	if (open->gid.life == pg_atomic_read_u64(&pass->database->life) &&
+		dtx_phase_two_running(open->gid.xid))
+		return;
+	if (open->resolved)
+	{
+		dtx_store_event("dtx", &open->gid, "closed", "accepted by an operator");
+		dtx_store_branch(&open->gid, job->serverid, "done", NULL, NULL);
+		pass->finished++;
+		return;
+	}
+	if (now->system_identifier != then->system_identifier ||
+		now->database != then->database || now->timeline != then->timeline)
+	{
+		hold(pass, job, &open->gid, open->held,
+			 now->system_identifier == then->system_identifier && now->database == then->database ?
+			 "decided to commit, but not prepared on the node, which was promoted or restored since" :
+			 "decided to commit, but the node is another server or database now");
+		return;
+	}
+	foreach(cell, statuses)
+	{
+		XidStatus  *candidate = lfirst(cell);
+
+		if (candidate->xid == open->record.xid)
+			status = candidate->status;
+	}
+	if (strcmp(status, "committed") == 0)
+	{
+		dtx_store_branch(&open->gid, job->serverid, "done", NULL, NULL);
+		pass->finished++;
+	}
+	else if (strcmp(status, "in progress") == 0)
+		job->left++;
+	else if (strcmp(status, "aborted") == 0)
+		hold(pass, job, &open->gid, open->held,
+			 "decided to commit, but rolled back on the node by somebody else");
+	else
+		hold(pass, job, &open->gid, open->held,
+			 "decided to commit, but not prepared on the node, which cannot tell what became of it");
+}
+
+static void
+job_listed(DtxPass *pass, Job *job)
+{
+	DtxResult	result;
+	TupleDesc	expected = dtx_text_columns(4);
+	HTAB	   *table = gid_table("dtx gids");
+	List	   *gids = NIL;
+	List	   *statuses = NIL;
+	List	   *lives;
+	ListCell   *cell;
+	HASH_SEQ_STATUS scan;
+	GidEntry   *entry;
+
+	transaction_begin(pass);
+	dtx_remote_get(job->connection, expected, pass_context, &result);
+	if (result.rows != NULL)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(expected, &TTSOpsMinimalTuple);
+
+		while (tuplestore_gettupleslot(result.rows, true, false, slot))
+		{
+			char	   *kind;
+			char	   *name;
+			char	   *other;
+
+			slot_getallattrs(slot);
+			kind = TextDatumGetCString(slot->tts_values[0]);
+			name = TextDatumGetCString(slot->tts_values[1]);
+			other = slot->tts_isnull[2] ? pstrdup("") : TextDatumGetCString(slot->tts_values[2]);
+			if (strcmp(kind, "xid") == 0)
+			{
+				XidStatus  *status = palloc0(sizeof(XidStatus));
+
+				status->xid = strtou64(name, NULL, 10);
+				strlcpy(status->status, other, sizeof(status->status));
+				statuses = lappend(statuses, status);
+			}
+			else if (strcmp(kind, "room") == 0)
+			{
+				SpinLockAcquire(&job->node->mutex);
+				job->node->prepared_used = atoi(name);
+				job->node->prepared_max = atoi(other);
+				SpinLockRelease(&job->node->mutex);
+			}
+			else
+			{
+				Listed	   *listed = palloc0(sizeof(Listed));
+
+				if (!dtx_gid_parse(name, &listed->gid))
+					continue;
+				strlcpy(listed->owner, other, NAMEDATALEN);
+				gids = lappend(gids, listed);
+			}
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		tuplestore_end(result.rows);
+	}
+	if (!dtx_remote_drain(job->connection))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("lost connection to node \"%s\"", job->name)));
+	transaction_commit(pass);
+	DTX_FAULT("scan_listed");
+
+	transaction_begin(pass);
+	lives = dtx_store_lives();
+	foreach(cell, job->open)
+		gid_entry(table, &((DtxOpenBranch *) lfirst(cell))->gid)->open = lfirst(cell);
+	foreach(cell, job->rows)
+		gid_entry(table, &((DtxBranchRow *) lfirst(cell))->gid)->row = lfirst(cell);
+	foreach(cell, gids)
+	{
+		Listed	   *listed = lfirst(cell);
+
+		entry = gid_entry(table, &listed->gid);
+		entry->listed = true;
+		decide(pass, job, lives, listed, entry);
+	}
+	hash_seq_init(&scan, table);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->listed)
+			continue;
+		if (entry->open != NULL)
+			check_open(pass, job, entry->open, statuses);
+		else if (entry->row != NULL)
+		{
+			/* somebody ended what we only held */
+			dtx_store_event("dtx", &entry->row->gid, "gone",
+							"no longer prepared on the node; not ended by dtx");
+			dtx_store_branch_gone(&entry->row->gid);
+		}
+	}
+	transaction_commit(pass);
+	job->state = JOB_FINISH;
+}
+
+/*
+ * The role to end a branch with: that of the status row, else those whose
+ * mapping connects as the owner, else any that used the node.
+ */
+static Oid
+action_role(Job *job, Action *action)
+{
+	List	   *candidates = NIL;
+	ListCell   *cell;
+
+	if (OidIsValid(action->roleid) && mapped_user(job->serverid, action->roleid) != NULL)
+		candidates = lappend_oid(candidates, action->roleid);
+	foreach(cell, job->roles)
+	{
+		const char *user = mapped_user(job->serverid, lfirst_oid(cell));
+
+		if (user != NULL && strcmp(user, action->owner) == 0)
+			candidates = list_append_unique_oid(candidates, lfirst_oid(cell));
+	}
+	foreach(cell, job->roles)
+		if (mapped_user(job->serverid, lfirst_oid(cell)) != NULL)
+			candidates = list_append_unique_oid(candidates, lfirst_oid(cell));
+	if (action->role_tried >= list_length(candidates))
+		return InvalidOid;
+	return list_nth_oid(candidates, action->role_tried);
+}
+
+/* Nothing is left to send: how does the node stand? */
+static void
+job_over(DtxPass *pass, Job *job)
+{
+	SpinLockAcquire(&job->node->mutex);
+	job->node->pending = job->left;
+	job->node->held = job->held;
+	job->node->listed_at = GetCurrentTimestamp();
+	if (job->left == 0)
+		job->node->clean = job->uncertain;
+	SpinLockRelease(&job->node->mutex);
+	if (job->node->failures > 0)
+		ereport(LOG,
+				(errmsg("dtx: node \"%s\" answers again", job->name)));
+	dtx_node_reached(job->node);
+	if (job->left > 0)
+	{
+		SpinLockAcquire(&job->node->mutex);
+		job->node->next_try_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 Min(dtx_scan_interval_ms, PENDING_RETRY_MS));
+		SpinLockRelease(&job->node->mutex);
+	}
+	pass->left += job->left;
+	pass->held += job->held;
+	job->state = JOB_OVER;
+}
+
+static void
+job_finish(DtxPass *pass, Job *job)
+{
+	Action	   *action;
+	Oid			roleid;
+	char		gid[DTX_GID_SIZE];
+	char		sql[DTX_GID_SIZE + 32];
+
+	if (job->next >= list_length(job->actions))
+	{
+		job_over(pass, job);
+		return;
+	}
+	action = list_nth(job->actions, job->next);
+	transaction_begin(pass);
+	roleid = action_role(job, action);
+	if (!OidIsValid(roleid))
+	{
+		hold(pass, job, &action->gid, false,
+			 psprintf("its owner over there, \"%s\", is nobody whom a user mapping connects as", action->owner));
+		transaction_commit(pass);
+		job->next++;
+		return;
+	}
+	job->connection = connection_for(job, roleid);
+	ensure_open(job->connection);
+	transaction_commit(pass);
+
+	DTX_FAULT("scan_before_finish");
+	dtx_gid_format(&action->gid, gid);
+	snprintf(sql, sizeof(sql), "%s PREPARED '%s'", action->commit ? "COMMIT" : "ROLLBACK", gid);
+	if (!dtx_remote_send(job->connection, sql, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("lost connection to node \"%s\"", job->name)));
+	job->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_TIMEOUT_MS);
+	job->state = JOB_FINISHED;
+}
+
+/* One branch has been answered. */
+static void
+job_finished(DtxPass *pass, Job *job)
+{
+	Action	   *action = list_nth(job->actions, job->next);
+	const char *tag = action->commit ? "COMMIT PREPARED" : "ROLLBACK PREPARED";
+	ErrorData  *error = NULL;
+	DtxResult	result;
+	char		gid[DTX_GID_SIZE];
+
+	dtx_gid_format(&action->gid, gid);
+	transaction_begin(pass);
+	PG_TRY();
+	{
+		dtx_remote_get(job->connection, NULL, pass_context, &result);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(pass_context);
+		error = dtx_remote_error(job->connection, "end of the branch");
+	}
+	PG_END_TRY();
+	if (error != NULL)
+	{
+		/* remote errors leave nothing behind here, but be strict about it */
+		transaction_abort(pass);
+		transaction_begin(pass);
+		if (dtx_sqlstate_is_lost(error->sqlerrcode) || !dtx_remote_drain(job->connection))
+			ReThrowError(error);
+	}
+	else if (!dtx_remote_drain(job->connection))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("lost connection to node \"%s\"", job->name)));
+	DTX_FAULT("scan_after_finish");
+
+	job->state = JOB_FINISH;
+	if (error == NULL && strcmp(result.tag, tag) == 0)
+	{
+		if (action->decided)
+			dtx_store_branch(&action->gid, job->serverid, "done", NULL, NULL);
+		else
+			dtx_store_branch_gone(&action->gid);
+		dtx_count(action->commit ? DTX_STAT_FINISHED_COMMIT : DTX_STAT_FINISHED_ROLLBACK, 1);
+		pass->finished++;
+		job->next++;
+		ereport(LOG,
+				(errmsg("dtx: branch \"%s\" on node \"%s\" %s", gid, job->name,
+						action->commit ? "committed" : "rolled back")));
+	}
+	else if (error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		action->role_tried++;	/* not ours to end: try as the next role */
+	else
+	{
+		/*
+		 * Gone (42704) proves nothing by itself: the next list tells.  Busy
+		 * (55000) and everything else is tried again.
+		 */
+		if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT &&
+			error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		{
+			dtx_store_branch(&action->gid, job->serverid, "pending",
+							 "the node refused to end it", error->message);
+			ereport(LOG,
+					(errmsg("dtx: branch \"%s\" on node \"%s\" could not be ended: %s",
+							gid, job->name, error->message)));
+		}
+		job->left++;
+		job->next++;
+	}
+	transaction_commit(pass);
+}
+
+/* Let a job do what it can do now; false if it waits. */
+static bool
+job_step(DtxPass *pass, Job *job)
+{
+	bool		late;
+
+	switch (job->state)
+	{
+		case JOB_CONNECT:
+			job_connect(pass, job);
+			return true;
+		case JOB_LIST:
+			job_list(pass, job);
+			return true;
+		case JOB_FINISH:
+			job_finish(pass, job);
+			return true;
+		case JOB_LISTED:
+		case JOB_FINISHED:
+			late = GetCurrentTimestamp() > job->deadline;
+			if (dtx_remote_is_busy(job->connection))
+			{
+				if (late)
+					ereport(ERROR,
+							(errcode(ERRCODE_CONNECTION_FAILURE),
+							 errmsg("node \"%s\" does not answer", job->name)));
+				return false;
+			}
+			if (job->state == JOB_LISTED)
+				job_listed(pass, job);
+			else
+				job_finished(pass, job);
+			return true;
+		case JOB_OVER:
+			break;
+	}
+	return false;
+}
+
+/*
+ * Is it time to look at a node?  If not, lower *when to the time it will be.
+ */
+bool
+dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
+{
+	TimestampTz at;
+	bool		due;
+
+	SpinLockAcquire(&node->mutex);
+	if (node->uncertain != node->clean)
+		at = node->next_try_at;
+	else
+		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at),
+											 (int64) dtx_sweep_interval_s * 1000),
+				 node->next_try_at);
+	due = at <= now && !node->trying;
+	SpinLockRelease(&node->mutex);
+	if (!due)
+		*when = Min(*when, at <= now ? TimestampTzPlusMilliseconds(now, 200) : at);
+	return due;
+}
+
+static List *
+make_jobs(DtxPass *pass)
+{
+	List	   *jobs = NIL;
+	List	   *nodes = dtx_store_nodes();
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz when = DT_NOEND;
+	ListCell   *cell;
+
+	foreach(cell, nodes)
+	{
+		DtxNodeRow *row = lfirst(cell);
+		DtxNode    *node = dtx_node_state(MyDatabaseId, row->serverid, true);
+		Job		   *job;
+
+		if (node == NULL)
+			continue;			/* no room; reported where it is opened */
+		if (OidIsValid(pass->only_server) ? row->serverid != pass->only_server :
+			!pass->everything && !dtx_node_is_due(node, now, &when))
+			continue;
+		if (pass->leave_failing && node->failures > 0)
+			continue;
+		job = palloc0(sizeof(Job));
+		job->state = JOB_CONNECT;
+		job->serverid = row->serverid;
+		job->name = GetForeignServer(row->serverid)->servername;
+		job->roles = row->roles;
+		job->node = node;
+		jobs = lappend(jobs, job);
+	}
+	return jobs;
+}
+
+/*
+ * One pass over all nodes that are due.  Returns when each of them is done
+ * or has failed; no node waits for another, apart from its connect.
+ */
+void
+dtx_resolver_pass(DtxPass *pass)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	List	   *jobs;
+	ListCell   *cell;
+	bool		over = false;
+
+	if (pass_context == NULL)
+		pass_context = AllocSetContextCreate(TopMemoryContext, "dtx pass", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextReset(pass_context);
+	MemoryContextSwitchTo(pass_context);
+	transaction_open = false;	/* an error may have ended an earlier pass */
+	dtx_count(DTX_STAT_PASSES, 1);
+	DTX_FAULT("scan_begin");
+
+	transaction_begin(pass);
+	jobs = make_jobs(pass);
+	transaction_commit(pass);
+
+	while (!over)
+	{
+		bool		moved = false;
+
+		over = true;
+		foreach(cell, jobs)
+		{
+			Job		   *job = lfirst(cell);
+
+			CHECK_FOR_INTERRUPTS();
+			if (job->state == JOB_OVER)
+				continue;
+			over = false;
+			PG_TRY();
+			{
+				moved = job_step(pass, job) || moved;
+			}
+			PG_CATCH();
+			{
+				ErrorData  *error;
+
+				MemoryContextSwitchTo(pass_context);
+				error = CopyErrorData();
+				/* the caller wants to stop, or something is wrong with us */
+				if (pass->in_transaction && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+					PG_RE_THROW();
+				FlushErrorState();
+				transaction_abort(pass);
+				job_failed(pass, job, error);
+				moved = true;
+			}
+			PG_END_TRY();
+		}
+		if (!over && !moved)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1,
+							 PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+		}
+	}
+
+	DTX_FAULT("scan_before_forget");
+	if (jobs != NIL)
+	{
+		transaction_begin(pass);
+		(void) dtx_store_forget_done();
+		transaction_commit(pass);
+	}
+	MemoryContextSwitchTo(caller);
+}

@@ -1,0 +1,32 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolver.h
+ *		Atomic commit: the background's half.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_RESOLVER_H
+#define DTX_RESOLVER_H
+
+#include "shmem.h"
+
+typedef struct DtxPass
+{
+	/* what to do */
+	DtxDatabase *database;
+	Oid			only_server;	/* or all that are due */
+	bool		everything;		/* due or not */
+	bool		in_transaction; /* of the caller, who commits */
+	bool		leave_failing;	/* to workers of their own */
+
+	/* what was done */
+	int64		finished;
+	int64		left;
+	int64		held;
+} DtxPass;
+
+extern void dtx_resolver_pass(DtxPass *pass);
+extern void dtx_resolver_close(void);
+extern bool dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when);
+
+#endif							/* DTX_RESOLVER_H */

@@ -1,0 +1,659 @@
+/*-------------------------------------------------------------------------
+ *
+ * scanner.c
+ *		The worker of one database: writes down what sessions ask for,
+ *		forgets what is finished, and has the resolver look at nodes.
+ *
+ *		starting	-> ready, unadopted, no extension, template, mismatch
+ *		ready		-> gone after a minute without work, back when needed
+ *
+ * (1) There is one per database: it holds a lock whose tag SQL cannot take.
+ * (2) It holds no transaction while it sleeps or waits for a node.
+ * (3) While its life is not adopted it sends nothing at all.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_database.h"
+#include "commands/vacuum.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "parser/parse_node.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lock.h"
+#include "tcop/tcopprot.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "fault.h"
+#include "guc.h"
+#include "launcher.h"
+#include "life.h"
+#include "node.h"
+#include "resolver.h"
+#include "store.h"
+
+/* Without work for so long, it leaves. */
+#define IDLE_MS 60000
+/* The status table is vacuumed after so many rows were forgotten. */
+#define VACUUM_AFTER 8192
+/* Advisory locks of SQL have 1 or 2 in this place. */
+#define LOCK_SCANNER 0xD7
+#define LOCK_PASS 0xD8
+
+static DtxDatabase *database = NULL;
+static int64 forgotten = 0;
+
+static bool
+worker_lock(uint16 kind, bool wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kind);
+	return LockAcquire(&tag, ExclusiveLock, true, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static void
+worker_unlock(uint16 kind)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kind);
+	LockRelease(&tag, ExclusiveLock, true);
+}
+
+static void
+set_state(DtxDatabaseState state)
+{
+	SpinLockAcquire(&database->mutex);
+	database->state = state;
+	SpinLockRelease(&database->mutex);
+	ConditionVariableBroadcast(&database->changed);
+}
+
+static void
+scanner_exit(int code, Datum arg)
+{
+	SpinLockAcquire(&database->mutex);
+	database->scanner_pid = 0;
+	database->scanner_latch = NULL;
+	database->left_at = GetCurrentTimestamp();
+	if (code != 0)
+		database->wanted = true;	/* not of its own will */
+	SpinLockRelease(&database->mutex);
+	ConditionVariableBroadcast(&database->changed);
+	dtx_launcher_wake();
+}
+
+static void
+begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+}
+
+/* Is this a template?  Then nobody may be connected for long. */
+static bool
+is_template(void)
+{
+	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(MyDatabaseId));
+	bool		result = !HeapTupleIsValid(tuple) ||
+		((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Find out what this database is to dtx, and begin its life if it has one. */
+static DtxDatabaseState
+identify(void)
+{
+	DtxDatabaseState state;
+	char	   *version = NULL;
+
+	begin();
+	if (is_template())
+		state = DTX_DATABASE_TEMPLATE;
+	else if (!dtx_store_version(&version))
+		state = DTX_DATABASE_NO_EXTENSION;
+	else if (strcmp(version, DTX_VERSION) != 0)
+	{
+		ereport(LOG,
+				(errmsg("dtx: SQL objects of database %u have version %s, the library has %s",
+						MyDatabaseId, version, DTX_VERSION),
+				 errhint("ALTER EXTENSION dtx UPDATE.")));
+		state = DTX_DATABASE_MISMATCH;
+	}
+	else
+	{
+		if (database == NULL)
+			database = dtx_database(MyDatabaseId, true);
+		if (database == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("dtx: too many databases use dtx"),
+					 errhint("Raise dtx.max_databases and restart the server.")));
+		state = dtx_life_start(database);
+		ForceSyncCommit();
+	}
+	CommitTransactionCommand();
+	return state;
+}
+
+/* Write down where sessions are about to open branches. */
+static void
+serve_requests(void)
+{
+	DtxRequest	requests[DTX_REQUESTS_MAX];
+	int			count;
+
+	SpinLockAcquire(&database->mutex);
+	count = database->request_count;
+	memcpy(requests, database->requests, sizeof(DtxRequest) * count);
+	SpinLockRelease(&database->mutex);
+	if (count == 0)
+		return;
+	begin();
+	dtx_store_add_nodes(requests, count);
+	ForceSyncCommit();
+	CommitTransactionCommand();
+
+	SpinLockAcquire(&database->mutex);
+	database->request_count -= count;
+	memmove(database->requests, &database->requests[count],
+			sizeof(DtxRequest) * database->request_count);
+	SpinLockRelease(&database->mutex);
+	ConditionVariableBroadcast(&database->changed);
+}
+
+/*
+ * Forget the status rows of transactions whose sessions saw every branch
+ * commit.  Losing this in a crash does no harm: it is found out again.
+ */
+static void
+forget_finished(void)
+{
+	static uint64 xids[DTX_FINISHED_MAX];
+	int			count;
+
+	SpinLockAcquire(&database->mutex);
+	count = database->finished_count;
+	memcpy(xids, database->finished, sizeof(uint64) * count);
+	SpinLockRelease(&database->mutex);
+	if (count == 0)
+		return;
+	DTX_FAULT("scan_before_forget");
+	begin();
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	dtx_store_forget_finished(pg_atomic_read_u64(&database->life), xids, count);
+	CommitTransactionCommand();
+	forgotten += count;
+
+	SpinLockAcquire(&database->mutex);
+	database->finished_count -= count;
+	memmove(database->finished, &database->finished[count],
+			sizeof(uint64) * database->finished_count);
+	SpinLockRelease(&database->mutex);
+}
+
+/*
+ * Rows come and go at the rate of commits: do not leave it to autovacuum's
+ * rounds to make their room reusable.
+ */
+static void
+vacuum_decisions(void)
+{
+	VacuumStmt *statement;
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx vacuum",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+
+	begin();
+	old = MemoryContextSwitchTo(context);
+	PortalContext = context;
+	statement = makeNode(VacuumStmt);
+	statement->is_vacuumcmd = true;
+	statement->options = list_make1(makeDefElem("skip_locked", (Node *) makeInteger(1), -1));
+	statement->rels = list_make1(makeVacuumRelation(makeRangeVar(DTX_SCHEMA, "decision", -1),
+													InvalidOid, NIL));
+	ExecVacuum(make_parsestate(NULL), statement, true);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(old);
+	PortalContext = NULL;
+	MemoryContextDelete(context);
+	forgotten = 0;
+}
+
+/* Try a failing node from a process of its own: connecting may block. */
+static void
+start_node_workers(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx nodes",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz when = DT_NOEND;
+	List	   *nodes;
+	ListCell   *cell;
+
+	begin();
+	MemoryContextSwitchTo(context);
+	nodes = dtx_store_nodes();
+	CommitTransactionCommand();
+	foreach(cell, nodes)
+	{
+		DtxNodeRow *row = lfirst(cell);
+		DtxNode    *node = dtx_node_state(MyDatabaseId, row->serverid, true);
+		BackgroundWorker worker;
+		BackgroundWorkerHandle *handle;
+
+		if (node == NULL || node->failures == 0 || !dtx_node_is_due(node, now, &when))
+			continue;
+		dtx_worker_describe(&worker, "dtx_node_worker_main", "dtx node worker", MyDatabaseId);
+		memcpy(worker.bgw_extra, &row->serverid, sizeof(Oid));
+		SpinLockAcquire(&node->mutex);
+		node->trying = true;
+		SpinLockRelease(&node->mutex);
+		if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		{
+			DtxPass		pass = {.database = database, .only_server = row->serverid};
+
+			/* no room: then here, one of them in this round */
+			SpinLockAcquire(&node->mutex);
+			node->trying = false;
+			SpinLockRelease(&node->mutex);
+			dtx_resolver_pass(&pass);
+			break;
+		}
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/* How long may we sleep?  Nodes tell. */
+static long
+next_due(bool *busy)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx nodes",
+												  ALLOCSET_SMALL_SIZES);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz when = TimestampTzPlusMilliseconds(now, (int64) dtx_sweep_interval_s * 1000);
+	List	   *nodes;
+	ListCell   *cell;
+
+	*busy = false;
+	begin();
+	MemoryContextSwitchTo(context);
+	nodes = dtx_store_nodes();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	foreach(cell, nodes)
+	{
+		DtxNode    *node = dtx_node_state(MyDatabaseId,
+										  ((DtxNodeRow *) lfirst(cell))->serverid, true);
+
+		if (node == NULL)
+			continue;
+		if (dtx_node_is_due(node, now, &when))
+			when = now;
+		*busy = *busy || node->uncertain != node->clean;
+	}
+	MemoryContextSwitchTo(TopMemoryContext);
+	MemoryContextDelete(context);
+	return Max(TimestampDifferenceMilliseconds(now, when), 1);
+}
+
+void
+dtx_scanner_main(Datum arg)
+{
+	Oid			databaseid = DatumGetObjectId(arg);
+	DtxDatabaseState state;
+	TimestampTz last_work;
+	TimestampTz last_retention = 0;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	database = dtx_database(databaseid, false);
+	if (database != NULL && database->stop_count > 0)
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+	if (!worker_lock(LOCK_SCANNER, false))
+		proc_exit(0);
+	pgstat_report_activity(STATE_RUNNING, "dtx: finds out what this database is");
+	state = identify();
+	if (database == NULL)
+		proc_exit(0);			/* nobody has asked, and there is nothing */
+
+	SpinLockAcquire(&database->mutex);
+	database->scanner_pid = MyProcPid;
+	database->scanner_latch = MyLatch;
+	database->wanted = false;
+	SpinLockRelease(&database->mutex);
+	before_shmem_exit(scanner_exit, (Datum) 0);
+	set_state(state);
+	if (state != DTX_DATABASE_READY && state != DTX_DATABASE_UNADOPTED)
+		proc_exit(0);
+
+	last_work = GetCurrentTimestamp();
+	for (;;)
+	{
+		bool		busy;
+		bool		work;
+		long		timeout_ms;
+		int			waiting;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		if (database->stop_count > 0)
+			proc_exit(0);
+		SpinLockAcquire(&database->mutex);
+		work = database->work;
+		database->work = false;
+		database->wanted = false;
+		waiting = database->finished_count;
+		SpinLockRelease(&database->mutex);
+		if (work || waiting > 0)
+			last_work = GetCurrentTimestamp();
+
+		/* the extension may have been dropped, made anew, or adopted */
+		pgstat_report_activity(STATE_RUNNING, "dtx: scans");
+		state = identify();
+		set_state(state);
+		if (state != DTX_DATABASE_READY && state != DTX_DATABASE_UNADOPTED)
+			proc_exit(0);
+		if (state == DTX_DATABASE_READY)
+		{
+			DtxPass		pass = {.database = database, .leave_failing = true};
+
+			serve_requests();
+			forget_finished();
+			if (worker_lock(LOCK_PASS, false))
+			{
+				dtx_resolver_pass(&pass);
+				worker_unlock(LOCK_PASS);
+			}
+			start_node_workers();
+			if (GetCurrentTimestamp() - last_retention > USECS_PER_MINUTE)
+			{
+				begin();
+				dtx_store_forget_old(dtx_retention_min);
+				CommitTransactionCommand();
+				last_retention = GetCurrentTimestamp();
+			}
+			if (forgotten >= VACUUM_AFTER)
+				vacuum_decisions();
+		}
+
+		timeout_ms = next_due(&busy);
+		if (busy)
+			last_work = GetCurrentTimestamp();
+		timeout_ms = Min(timeout_ms, dtx_scan_interval_ms);
+		pgstat_report_stat(true);
+		pgstat_report_activity(STATE_IDLE, state == DTX_DATABASE_READY ?
+							   "dtx: sleeps" : "dtx: waits to be adopted");
+		if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(), IDLE_MS))
+			proc_exit(0);
+
+		/*
+		 * Wake-ups by sessions come at the rate of their failures; a pause
+		 * keeps passes from following each other without a break.
+		 */
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 timeout_ms, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+static void
+node_worker_exit(int code, Datum arg)
+{
+	DtxNode    *node = (DtxNode *) DatumGetPointer(arg);
+
+	SpinLockAcquire(&node->mutex);
+	node->trying = false;
+	SpinLockRelease(&node->mutex);
+	SpinLockAcquire(&database->mutex);
+	database->worker_count--;
+	SpinLockRelease(&database->mutex);
+	ConditionVariableBroadcast(&database->changed);
+	if (database->scanner_latch != NULL)
+		SetLatch(database->scanner_latch);
+}
+
+/* One pass over one node that failed before. */
+void
+dtx_node_worker_main(Datum arg)
+{
+	Oid			databaseid = DatumGetObjectId(arg);
+	DtxPass		pass = {0};
+	DtxNode    *node;
+
+	memcpy(&pass.only_server, MyBgworkerEntry->bgw_extra, sizeof(Oid));
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	database = pass.database = dtx_database(databaseid, false);
+	node = dtx_node_state(databaseid, pass.only_server, false);
+	if (database == NULL || node == NULL)
+		proc_exit(0);
+	SpinLockAcquire(&database->mutex);
+	database->worker_count++;
+	SpinLockRelease(&database->mutex);
+	before_shmem_exit(node_worker_exit, PointerGetDatum(node));
+	if (database->stop_count > 0 || database->state != DTX_DATABASE_READY)
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+	pgstat_report_activity(STATE_RUNNING, "dtx: tries a node that failed");
+	dtx_resolver_pass(&pass);
+	dtx_resolver_close();
+	proc_exit(0);
+}
+
+/* An operator's act takes effect when it has committed: look then. */
+static bool look_at_commit = false;
+
+static void
+look_callback(XactEvent event, void *arg)
+{
+	if (!look_at_commit ||
+		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	look_at_commit = false;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		dtx_nodes_uncertain(MyDatabaseId);
+		dtx_database_wake(database);
+	}
+}
+
+static void
+look_when_committed(DtxDatabase *entry)
+{
+	static bool registered = false;
+
+	database = entry;
+	if (!registered)
+		RegisterXactCallback(look_callback, NULL);
+	registered = look_at_commit = true;
+}
+
+PG_FUNCTION_INFO_V1(dtx_recover);
+PG_FUNCTION_INFO_V1(dtx_resolve);
+PG_FUNCTION_INFO_V1(dtx_adopt);
+
+/*
+ * CALL dtx.recover(): one full pass over all nodes now, by the code that the
+ * scanner runs.  Says how many branches it finished, left for later, and
+ * holds.
+ */
+Datum
+dtx_recover(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Datum		values[3];
+	bool		nulls[3] = {false, false, false};
+	DtxPass		pass = {.everything = true,.in_transaction = true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	PreventCommandIfReadOnly("dtx.recover()");
+	PreventCommandDuringRecovery("dtx.recover()");
+	pass.database = dtx_node_database(true);
+	(void) worker_lock(LOCK_PASS, true);
+	PG_TRY();
+	{
+		dtx_resolver_pass(&pass);
+	}
+	PG_FINALLY();
+	{
+		/* connections of other roles are not left to this session */
+		dtx_resolver_close();
+		worker_unlock(LOCK_PASS);
+	}
+	PG_END_TRY();
+	values[0] = Int64GetDatum(pass.finished);
+	values[1] = Int64GetDatum(pass.left);
+	values[2] = Int64GetDatum(pass.held);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
+}
+
+/*
+ * dtx.resolve(gid, branch, outcome, note): an operator says how a branch that
+ * dtx holds is to end, or that it is settled.  Refused when it contradicts a
+ * decision that is known.
+ */
+Datum
+dtx_resolve(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int			branch = PG_GETARG_INT32(1);
+	char	   *wanted = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	char	   *note = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	DtxDatabase *entry = dtx_node_database(true);
+	DtxGid		gid;
+	DtxOutcome	outcome;
+	DtxOutcome	known;
+	Oid			serverid;
+
+	if (!dtx_gid_parse(name, &gid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not the name of a global transaction of dtx", name)));
+	if (gid.branch != 0 && gid.branch != branch)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" names branch %d, not branch %d", name, gid.branch, branch)));
+	gid.branch = branch;
+	if (strcmp(wanted, "committed") == 0)
+		outcome = DTX_OUTCOME_COMMITTED;
+	else if (strcmp(wanted, "aborted") == 0)
+		outcome = DTX_OUTCOME_ABORTED;
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid outcome \"%s\"", wanted),
+				 errhint("It is \"committed\" or \"aborted\".")));
+	if (note[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a note is required"),
+				 errhint("Say why: it is kept in dtx.event.")));
+	if (!dtx_store_branch_find(&gid, &serverid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("branch %d of global transaction \"%s\" is not held", branch, name),
+				 errhint("dtx.stuck shows what waits for an operator.")));
+	known = dtx_life_outcome(dtx_store_lives(), pg_atomic_read_u64(&entry->life), &gid);
+	if (known != DTX_OUTCOME_UNKNOWN && known != outcome)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot resolve a branch of global transaction \"%s\" as %s", name, wanted),
+				 errdetail("The transaction is %s.",
+						   known == DTX_OUTCOME_COMMITTED ? "committed" :
+						   known == DTX_OUTCOME_ABORTED ? "aborted" : "in progress"),
+				 errhint("If the node did otherwise, repair its data by hand first, then resolve the branch as the transaction was decided.")));
+	dtx_store_branch_outcome(&gid, outcome);
+	dtx_store_event(GetUserNameFromId(GetSessionUserId(), false), &gid,
+					psprintf("resolved as %s", wanted), note);
+	ereport(LOG,
+			(errmsg("dtx: branch %d of \"%s\" is resolved as %s by \"%s\"", branch, name, wanted,
+					GetUserNameFromId(GetSessionUserId(), false))));
+	look_when_committed(entry);
+	PG_RETURN_VOID();
+}
+
+/*
+ * dtx.adopt(life, note): the present life: "this is the coordinator now, the
+ * original is gone".  An earlier one: "no commit of it is missing here", so
+ * that its undecided branches are rolled back.
+ */
+Datum
+dtx_adopt(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *note = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	DtxDatabase *entry = dtx_node_database(false);
+	uint64		present = pg_atomic_read_u64(&entry->life);
+	const DtxLife *row;
+	uint64		life;
+	bool		is_present;
+
+	if (!dtx_life_parse(name, &life))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not a life", name),
+				 errdetail("It is written as 16 hexadecimal digits.")));
+	if (note[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a note is required"),
+				 errhint("Say why: it is kept in dtx.event.")));
+	row = dtx_life_find(dtx_store_lives(), life);
+	if (row == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("life \"%s\" does not exist", name),
+				 errhint("dtx.life has them all.")));
+	is_present = life == present;
+	if (is_present && (row->trusted || row->adopted))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("life \"%s\" needs no adoption", name)));
+	if (!is_present && entry->state != DTX_DATABASE_READY)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the present life is not adopted yet"),
+				 errhint("SELECT dtx.adopt('%016llx', 'why') comes first.",
+						 (unsigned long long) present)));
+	if (!is_present && dtx_life_claim(dtx_store_lives(), present, life) == DTX_LIFE_ENDED)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("life \"%s\" needs no adoption", name)));
+	(void) dtx_store_adopt(life, is_present, note);
+	dtx_store_event(GetUserNameFromId(GetSessionUserId(), false), NULL,
+					psprintf("adopted life %s", name), note);
+	look_when_committed(entry);
+	PG_RETURN_VOID();
+}
