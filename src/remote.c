@@ -209,7 +209,7 @@ static const char setup_query[] =
 " pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8) END,"
 " pg_catalog.current_setting('server_version_num'),"
 " pg_catalog.current_setting('standard_conforming_strings'),"
-" pg_catalog.current_user::text,"
+" current_user::text,"
 " COALESCE(pg_catalog.current_setting('dtx.loopback', true), 'off'),"
 " pg_catalog.set_config('idle_session_timeout', '%d', false)";
 
@@ -478,7 +478,7 @@ dtx_text_columns(int count)
 	TupleDesc	desc = CreateTemplateTupleDesc(count);
 
 	for (int i = 1; i <= count; i++)
-		TupleDescInitEntry(desc, (AttrNumber) i, psprintf("c%d", i), TEXTOID, -1, 0);
+		TupleDescInitBuiltinEntry(desc, (AttrNumber) i, psprintf("c%d", i), TEXTOID, -1, 0);
 	return desc;
 }
 
