@@ -31,7 +31,6 @@
 #include "executor/executor.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -40,7 +39,6 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timeout.h"
-#include "utils/wait_event.h"
 
 #include "branch.h"
 #include "compat.h"
@@ -444,29 +442,6 @@ step_columns(Step *step, DtxCall *call, bool last_user)
 	return NULL;
 }
 
-/*
- * Wait until the branch's connection has nothing outstanding, after a call
- * that was cancelled.  False if it is lost.
- */
-bool
-dtx_branch_settle(DtxBranch *branch)
-{
-	DtxConnection *connection = branch->connection;
-
-	while (connection->waiting && dtx_remote_is_busy(connection))
-	{
-		CHECK_FOR_INTERRUPTS();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
-	if (connection->waiting && !dtx_remote_drain(connection))
-		branch->state = DTX_BRANCH_LOST;
-	if (!connection->open)
-		branch->state = DTX_BRANCH_LOST;
-	return branch->state != DTX_BRANCH_LOST;
-}
-
 static void
 raise_lost(DtxBranch *branch, ErrorData *reason)
 {
@@ -475,6 +450,18 @@ raise_lost(DtxBranch *branch, ErrorData *reason)
 			 errmsg("lost connection to node \"%s\"", branch->connection->node),
 			 reason ? errdetail("%s", reason->message) : 0,
 			 errhint("What the transaction did there is rolled back; the whole transaction can only be rolled back.")));
+}
+
+/* An error that need not be the node's answer to a statement. */
+static bool
+is_our_trouble(int sqlstate)
+{
+	int			category = ERRCODE_TO_CATEGORY(sqlstate);
+
+	return category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
+		category == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR);
 }
 
 /*
@@ -489,11 +476,15 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 	DtxConnection *connection = branch->connection;
 	MemoryContext caller = CurrentMemoryContext;
 	volatile int done = 0;
+	int			user_first = script->count;
 	int			user_last = -1;
 
 	for (int i = 0; i < script->count; i++)
 		if (script->steps[i].kind == STEP_USER)
+		{
+			user_first = Min(user_first, i);
 			user_last = i;
+		}
 	*retry = false;
 	branch->asked = false;
 
@@ -527,27 +518,36 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 		MemoryContextSwitchTo(caller);
 		error = dtx_remote_error(connection, "statement");
 
-		/* cancelled here while the node is still at it: it is drained later */
 		lost = dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open;
-		if (!lost && !dtx_remote_is_busy(connection))
-			lost = !dtx_remote_drain(connection);
-		if (lost)
+		if (!lost && dtx_remote_is_busy(connection))
 		{
+			/*
+			 * Cancelled here while the node is still at it.  What it has done
+			 * by then, savepoints included, can only be undone as a whole.
+			 */
 			dtx_remote_close(connection);
-			if (branch->state == DTX_BRANCH_CLOSED && branch->reused)
-			{
-				*retry = true;
-				FreeErrorData(error);
-			}
-			else
-			{
-				if (branch->state == DTX_BRANCH_OPEN)
-					branch->state = DTX_BRANCH_LOST;
-				raise_lost(branch, error);
-			}
+			if (branch->state == DTX_BRANCH_OPEN)
+				branch->state = DTX_BRANCH_LOST;
+			ReThrowError(error);
+		}
+		if (!lost && done < user_first && is_our_trouble(error->sqlerrcode))
+			lost = true;		/* nobody knows which savepoints there are */
+		if (!lost)
+			lost = !dtx_remote_drain(connection);
+		if (!lost)
+			ReThrowError(error);
+		dtx_remote_close(connection);
+		if (branch->state == DTX_BRANCH_CLOSED && branch->reused)
+		{
+			*retry = true;
+			FreeErrorData(error);
 		}
 		else
-			ReThrowError(error);
+		{
+			if (branch->state == DTX_BRANCH_OPEN)
+				branch->state = DTX_BRANCH_LOST;
+			raise_lost(branch, error);
+		}
 	}
 	PG_END_TRY();
 }
@@ -579,15 +579,12 @@ dtx_branch_run(DtxBranch *branch, DtxCall *call)
 			branch->rollback_to = 0;
 			branch->stale_statement[0] = '\0';
 			/* answers to the end of an earlier transaction */
-			if (!dtx_branch_settle(branch))
+			if (!dtx_remote_drain(branch->connection))
 			{
-				branch->state = DTX_BRANCH_CLOSED;
 				retry = true;
 				continue;
 			}
 		}
-		else if (!dtx_branch_settle(branch))
-			raise_lost(branch, NULL);
 
 		script_init(&script);
 		if (branch->state == DTX_BRANCH_CLOSED)

@@ -58,7 +58,6 @@ extern DtxConnection *dtx_branch_connection(Oid serverid, const char *node, Oid 
 extern void dtx_branch_run(DtxBranch *branch, DtxCall *call);
 extern void dtx_branch_subcommit(DtxBranch *branch, int level);
 extern void dtx_branch_subabort(DtxBranch *branch, int level);
-extern bool dtx_branch_settle(DtxBranch *branch);
 extern bool dtx_branch_send_prepare(DtxBranch *branch);
 extern void dtx_branch_get_prepared(DtxBranch *branch);
 extern bool dtx_branch_send_commit(DtxBranch *branch);

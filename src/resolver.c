@@ -8,7 +8,8 @@
  *		connect		-> list			job_connect
  *		list		-> listed		job_list: which of our gids are prepared there,
  *									and what became of those that should be
- *		listed		-> finish		job_listed: decides about each of them
+ *		listed		-> replicated	job_listed: decides about each of them
+ *		replicated	-> finish		job_step, when standbys have it as well
  *		finish		-> finish, over	job_finish, job_finished: COMMIT PREPARED or
  *									ROLLBACK PREPARED, one after the other
  *		any			-> failed		job_failed: another time
@@ -45,6 +46,7 @@
 #include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "replication/syncrep.h"
+#include "replication/walsender.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
@@ -73,6 +75,7 @@ typedef enum JobState
 	JOB_CONNECT,
 	JOB_LIST,
 	JOB_LISTED,					/* waits for the list */
+	JOB_REPLICATED,				/* waits for the synchronous standbys */
 	JOB_FINISH,
 	JOB_FINISHED,				/* waits for one branch */
 	JOB_OVER
@@ -102,6 +105,7 @@ typedef struct Job
 	List	   *rows;			/* of DtxBranchRow */
 	List	   *actions;
 	int			next;
+	XLogRecPtr	flushed;		/* how far WAL was when it was decided */
 	TimestampTz deadline;
 	int			left;
 	int			held;
@@ -416,7 +420,7 @@ is_replicated(XLogRecPtr lsn)
 {
 	bool		replicated;
 
-	if (!dtx_sync_standbys_defined())
+	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
 		return true;
 	LWLockAcquire(SyncRepLock, LW_SHARED);
 	replicated = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
@@ -442,11 +446,6 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(listed->gid.xid))
 		return;
 	decided = commit = dtx_store_decided(&listed->gid);
-	if (commit && !is_replicated(GetXLogInsertRecPtr()))
-	{
-		job->left++;
-		return;
-	}
 	if (!commit && claim == DTX_LIFE_UNPROVEN)
 	{
 		if (asked == DTX_OUTCOME_UNKNOWN)
@@ -609,8 +608,11 @@ job_listed(DtxPass *pass, Job *job)
 			dtx_store_branch_gone(&entry->row->gid);
 		}
 	}
+	/* the commit records of all these are flushed; are they replicated? */
+	job->flushed = GetFlushRecPtr(NULL);
+	job->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_TIMEOUT_MS);
 	transaction_commit(pass);
-	job->state = JOB_FINISH;
+	job->state = JOB_REPLICATED;
 }
 
 /*
@@ -795,6 +797,18 @@ job_step(DtxPass *pass, Job *job)
 			return true;
 		case JOB_FINISH:
 			job_finish(pass, job);
+			return true;
+		case JOB_REPLICATED:
+			if (is_replicated(job->flushed))
+				job->state = JOB_FINISH;
+			else if (GetCurrentTimestamp() > job->deadline)
+			{
+				/* rollbacks could go on, but that is not worth a queue */
+				job->left += list_length(job->actions);
+				job_over(pass, job);
+			}
+			else
+				return false;
 			return true;
 		case JOB_LISTED:
 		case JOB_FINISHED:

@@ -177,6 +177,20 @@ describe(Node *tree, DtxStatement *statement)
 	}
 }
 
+/* A syntax error is in the branch SQL, not in the statement that carries it. */
+static void
+place_syntax_error(void *sql)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(position);
+		internalerrquery((const char *) sql);
+	}
+}
+
 /*
  * Take a string apart into a list of DtxStatement.  Raises an error for what
  * a branch must not do, and for an empty string.
@@ -188,6 +202,13 @@ dtx_statements_parse(const char *sql)
 	List	   *result = NIL;
 	ListCell   *cell;
 	bool		save = standard_conforming_strings;
+	ErrorContextCallback callback = {
+		.previous = error_context_stack,
+		.callback = place_syntax_error,
+		.arg = unconstify(char *, sql)
+	};
+
+	error_context_stack = &callback;
 
 	/* Read it as the node will: nodes with the other setting are refused. */
 	standard_conforming_strings = true;
@@ -200,6 +221,7 @@ dtx_statements_parse(const char *sql)
 		standard_conforming_strings = save;
 	}
 	PG_END_TRY();
+	error_context_stack = callback.previous;
 
 	foreach(cell, trees)
 	{

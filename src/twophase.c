@@ -382,12 +382,10 @@ commit_one_phase(DtxBranch *branch)
 	}
 	PG_END_TRY();
 	dtx_deadline_stop();
+	current.one_phase_done = error == NULL;
 	DTX_FAULT("one_phase_done");
 	if (error == NULL)
-	{
-		current.one_phase_done = true;
 		return;
-	}
 	if (branch->state == DTX_BRANCH_OPEN)
 		ReThrowError(error);
 	ereport(ERROR,
@@ -494,7 +492,7 @@ pre_commit(void)
 	{
 		DtxBranch  *branch = lfirst(cell);
 
-		if (branch->state != DTX_BRANCH_CLOSED && !dtx_branch_settle(branch))
+		if (branch->state == DTX_BRANCH_LOST)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("lost connection to node \"%s\"", branch->connection->node),
