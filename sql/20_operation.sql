@@ -128,7 +128,7 @@ SELECT b.node, b.gid, b.branch, b.state,
        COALESCE(b.last_error, n.last_error) AS last_error,
        CASE WHEN b.state <> 'held' THEN 'CALL dtx.recover()'
             ELSE pg_catalog.format('SELECT dtx.resolve(%L, %s, %L, %L)',
-                                   b.gid, b.branch, COALESCE(b.outcome, 'aborted'), 'why') END AS call
+                                   b.gid, b.branch, COALESCE(b.outcome, 'committed or aborted?'), 'why') END AS call
   FROM dtx.branches b
   LEFT JOIN dtx.nodes n ON n.node = b.node
  WHERE b.state <> 'done'

@@ -171,7 +171,8 @@ refuse_drop(const char *what)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_IN_USE),
 			 errmsg("cannot drop %s while branches depend on it", what),
-			 errhint("CALL dtx.recover() and look at dtx.stuck and dtx.nodes.")));
+			 errhint("CALL dtx.recover() and look at dtx.stuck and dtx.nodes.  "
+					 "If the node is gone for good, a superuser may set dtx.allow_drop_in_doubt.")));
 }
 
 static void
@@ -179,7 +180,8 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 {
 	if (next_object_access_hook)
 		next_object_access_hook(access, classid, objectid, subid, arg);
-	if (access != OAT_DROP || dtx_shared == NULL || !OidIsValid(MyDatabaseId))
+	if (access != OAT_DROP || dtx_shared == NULL || !OidIsValid(MyDatabaseId) ||
+		dtx_allow_drop_in_doubt)
 		return;
 	switch (classid)
 	{

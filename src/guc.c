@@ -32,6 +32,7 @@ int			dtx_max_backoff_s;
 int			dtx_stuck_after_s;
 int			dtx_retention_min;
 bool		dtx_synchronous_failover;
+bool		dtx_allow_drop_in_doubt;
 int			dtx_max_databases;
 int			dtx_max_nodes;
 bool		dtx_loopback;
@@ -116,6 +117,11 @@ dtx_guc_init(void)
 							 &dtx_synchronous_failover,
 							 false, PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							 NULL, NULL, NULL);
+	DefineCustomBoolVariable("dtx.allow_drop_in_doubt",
+							 "Allow to drop servers, mappings, roles and the extension though branches depend on them.",
+							 "For nodes that are gone for good.",
+							 &dtx_allow_drop_in_doubt,
+							 false, PGC_SUSET, 0, NULL, NULL, NULL);
 
 	/* Sizes of shared memory. */
 	DefineCustomIntVariable("dtx.max_databases",

@@ -22,6 +22,7 @@ extern int	dtx_max_backoff_s;
 extern int	dtx_stuck_after_s;
 extern int	dtx_retention_min;
 extern bool dtx_synchronous_failover;
+extern bool dtx_allow_drop_in_doubt;
 extern int	dtx_max_databases;
 extern int	dtx_max_nodes;
 extern bool dtx_loopback;

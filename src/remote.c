@@ -34,7 +34,6 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
 #include "utils/fmgroids.h"
@@ -117,18 +116,26 @@ static void
 functions_init(void)
 {
 	static const Oid types[] = {TEXTOID, TEXTOID};
-	char	   *schema;
+	Oid			schema;
 
 	if (functions_ready)
 		return;
-	schema = get_namespace_name(dblink_schema());
+	schema = dblink_schema();
 	for (int i = 0; i < DBLINK_FUNCTIONS; i++)
 	{
-		List	   *name = list_make2(makeString(schema),
-									  makeString(pstrdup(dblink_function[i].name)));
+		/* by OID: users of dtx need no right to dblink's schema */
+		oidvector  *arguments = buildoidvector(types, dblink_function[i].argument_count);
+		Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+											   CStringGetDatum(dblink_function[i].name),
+											   PointerGetDatum(arguments),
+											   ObjectIdGetDatum(schema));
 
-		fmgr_info_cxt(LookupFuncName(name, dblink_function[i].argument_count, types, false),
-					  &functions[i], TopMemoryContext);
+		if (!OidIsValid(function))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("function \"%s\" of extension dblink does not exist",
+							dblink_function[i].name)));
+		fmgr_info_cxt(function, &functions[i], TopMemoryContext);
 	}
 	functions_ready = true;
 }
@@ -211,7 +218,8 @@ static const char setup_query[] =
 " pg_catalog.current_setting('standard_conforming_strings'),"
 " current_user::text,"
 " COALESCE(pg_catalog.current_setting('dtx.loopback', true), 'off'),"
-" pg_catalog.set_config('idle_session_timeout', '%d', false)";
+" CASE WHEN pg_catalog.current_setting('server_version_num')::int OPERATOR(pg_catalog.>=) 140000"
+" THEN pg_catalog.set_config('idle_session_timeout', '%d', false) END";
 
 /* Learn who is at the other end, and refuse what cannot be a node. */
 static void

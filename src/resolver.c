@@ -87,6 +87,7 @@ typedef struct Action
 	DtxGid		gid;
 	bool		commit;
 	bool		decided;		/* there is a status row */
+	bool		held;			/* it was held before */
 	char		owner[NAMEDATALEN];
 	Oid			roleid;			/* of the status row, or none */
 	int			role_tried;		/* how many of the roles that come into question */
@@ -109,6 +110,7 @@ typedef struct Job
 	TimestampTz deadline;
 	int			left;
 	int			held;
+	bool		refused;		/* the node refused to end a branch */
 } Job;
 
 /* Connections of the background, kept from pass to pass. */
@@ -460,6 +462,7 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	action->gid = listed->gid;
 	action->commit = commit;
 	action->decided = decided;
+	action->held = entry->row && entry->row->held;
 	strlcpy(action->owner, listed->owner, NAMEDATALEN);
 	action->roleid = entry->open ? entry->open->record.roleid : InvalidOid;
 	job->actions = lappend(job->actions, action);
@@ -661,6 +664,7 @@ job_over(DtxPass *pass, Job *job)
 	{
 		SpinLockAcquire(&job->node->mutex);
 		job->node->next_try_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+															 job->refused ? dtx_scan_interval_ms :
 															 Min(dtx_scan_interval_ms, PENDING_RETRY_MS));
 		SpinLockRelease(&job->node->mutex);
 	}
@@ -687,7 +691,7 @@ job_finish(DtxPass *pass, Job *job)
 	roleid = action_role(job, action);
 	if (!OidIsValid(roleid))
 	{
-		hold(pass, job, &action->gid, false,
+		hold(pass, job, &action->gid, action->held,
 			 psprintf("its owner over there, \"%s\", is nobody whom a user mapping connects as", action->owner));
 		transaction_commit(pass);
 		job->next++;
@@ -774,6 +778,7 @@ job_finished(DtxPass *pass, Job *job)
 			ereport(LOG,
 					(errmsg("dtx: branch \"%s\" on node \"%s\" could not be ended: %s",
 							gid, job->name, error->message)));
+			job->refused = true;
 		}
 		job->left++;
 		job->next++;
@@ -838,15 +843,22 @@ job_step(DtxPass *pass, Job *job)
 bool
 dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
 {
+	int64		sweep_ms = (int64) dtx_sweep_interval_s * 1000;
 	TimestampTz at;
 	bool		due;
 
 	SpinLockAcquire(&node->mutex);
+
+	/*
+	 * A PREPARE that nobody waited for may arrive after the list was taken:
+	 * for a while it is taken more often.
+	 */
+	if (now < TimestampTzPlusMilliseconds(node->uncertain_at, sweep_ms))
+		sweep_ms = Min(sweep_ms, dtx_scan_interval_ms);
 	if (node->uncertain != node->clean)
 		at = node->next_try_at;
 	else
-		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at),
-											 (int64) dtx_sweep_interval_s * 1000),
+		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at), sweep_ms),
 				 node->next_try_at);
 	due = at <= now && !node->trying;
 	SpinLockRelease(&node->mutex);

@@ -583,7 +583,7 @@ dtx_resolve(PG_FUNCTION_ARGS)
 	if (!dtx_store_branch_find(&gid, &serverid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("branch %d of global transaction \"%s\" is not held", branch, name),
+				 errmsg("branch %d of global transaction \"%s\" waits for nobody", branch, name),
 				 errhint("dtx.stuck shows what waits for an operator.")));
 	known = dtx_life_outcome(dtx_store_lives(), pg_atomic_read_u64(&entry->life), &gid);
 	if (known != DTX_OUTCOME_UNKNOWN && known != outcome)
@@ -594,7 +594,16 @@ dtx_resolve(PG_FUNCTION_ARGS)
 						   known == DTX_OUTCOME_COMMITTED ? "committed" :
 						   known == DTX_OUTCOME_ABORTED ? "aborted" : "in progress"),
 				 errhint("If the node did otherwise, repair its data by hand first, then resolve the branch as the transaction was decided.")));
-	dtx_store_branch_outcome(&gid, outcome);
+	dtx_store_branch_outcome(&gid, serverid, outcome);
+	/* nobody will ever list a server that was dropped */
+	if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid)))
+	{
+		if (known == DTX_OUTCOME_COMMITTED)
+			dtx_store_branch(&gid, serverid, "done", NULL, NULL);
+		else
+			dtx_store_branch_gone(&gid);
+		(void) dtx_store_forget_done();
+	}
 	dtx_store_event(GetUserNameFromId(GetSessionUserId(), false), &gid,
 					psprintf("resolved as %s", wanted), note);
 	ereport(LOG,

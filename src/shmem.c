@@ -242,8 +242,11 @@ dtx_node_state(Oid database, Oid serverid, bool create)
 void
 dtx_node_uncertain(DtxNode *node)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	SpinLockAcquire(&node->mutex);
 	node->uncertain++;
+	node->uncertain_at = now;
 	SpinLockRelease(&node->mutex);
 }
 

@@ -75,6 +75,7 @@ typedef struct DtxNode
 	DtxNodeKey	key;
 	slock_t		mutex;
 	uint64		uncertain;		/* raised by whoever left something there */
+	TimestampTz uncertain_at;	/* when that was done last */
 	uint64		clean;			/* value of uncertain at the last clean scan */
 	bool		hung;			/* missed a bound: COMMIT does not wait for it */
 	bool		trying;			/* a worker of its own is at it */

@@ -564,19 +564,22 @@ dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 	store_leave(&context);
 }
 
-/* An operator asks for an outcome of a branch that is written down. */
+/* An operator asks for an outcome of a branch. */
 void
-dtx_store_branch_outcome(const DtxGid *gid, DtxOutcome outcome)
+dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome)
 {
 	StoreContext context;
-	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID, TEXTOID};
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID, TEXTOID, OIDOID};
 	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
 		u64_datum(gid->nonce), Int32GetDatum(gid->branch),
-		CStringGetTextDatum(outcome == DTX_OUTCOME_COMMITTED ? "committed" : "aborted")};
+		CStringGetTextDatum(outcome == DTX_OUTCOME_COMMITTED ? "committed" : "aborted"),
+	ObjectIdGetDatum(serverid)};
 
 	store_enter(&context);
-	run("UPDATE dtx.branch SET outcome = $5, state = 'pending' WHERE life = $1 AND xid = $2"
-		" AND nonce = $3 AND branch = $4", false, 5, types, values, NULL);
+	run("INSERT INTO dtx.branch (life, xid, nonce, branch, node, state, outcome)"
+		" VALUES ($1, $2, $3, $4, $6, 'pending', $5)"
+		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET outcome = $5, state = 'pending'",
+		false, 6, types, values, NULL);
 	store_leave(&context);
 }
 
@@ -670,7 +673,7 @@ dtx_store_forget_old(int retention_min)
 	store_leave(&context);
 }
 
-/* Where is this branch, as far as dtx has it written down? */
+/* Where is this branch, which is held, or decided to commit and not done? */
 bool
 dtx_store_branch_find(const DtxGid *gid, Oid *serverid)
 {
@@ -681,10 +684,17 @@ dtx_store_branch_find(const DtxGid *gid, Oid *serverid)
 	bool		found;
 
 	store_enter(&context);
-	found = run("SELECT node FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3"
-				" AND branch = $4 AND state <> 'done'", true, 4, types, values, NULL) > 0;
+	found = run("SELECT node, state = 'done' FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3"
+				" AND branch = $4"
+				" UNION ALL SELECT b.node, false FROM dtx.decision d,"
+				" pg_catalog.unnest(d.branches) WITH ORDINALITY b"
+				" WHERE d.life = $1 AND d.xid = $2 AND d.nonce = $3 AND b.ordinality = $4"
+				" ORDER BY 2 DESC", true, 4, types, values, NULL) > 0;
 	if (found)
+	{
 		*serverid = column_oid(0, 1);
+		found = !column_bool(0, 2);
+	}
 	store_leave(&context);
 	return found;
 }

@@ -78,7 +78,7 @@ extern List *dtx_store_open_branches(Oid serverid);
 extern List *dtx_store_branch_rows(Oid serverid);
 extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 							 const char *reason, const char *error);
-extern void dtx_store_branch_outcome(const DtxGid *gid, DtxOutcome outcome);
+extern void dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome);
 extern void dtx_store_branch_gone(const DtxGid *gid);
 extern void dtx_store_forget_finished(uint64 life, const uint64 *xids, int count);
 extern int64 dtx_store_forget_done(void);

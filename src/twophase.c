@@ -642,6 +642,8 @@ leave_to_scanner(void)
 	int			left = 0;
 	const char *node = NULL;
 
+	/* first: a scanner that looks in between must not leave it to us */
+	dtx_phase_two_clear();
 	foreach(cell, current.branches)
 	{
 		DtxBranch  *branch = lfirst(cell);
@@ -656,6 +658,7 @@ leave_to_scanner(void)
 	}
 	if (left == 0)
 	{
+		/* all have: the row may go */
 		if (current.prepared_count > 0 &&
 			!dtx_database_add_finished(current.database, current.gid.xid))
 		{
@@ -666,7 +669,6 @@ leave_to_scanner(void)
 		return;
 	}
 	dtx_count(DTX_STAT_LEFT_PENDING, left);
-	dtx_phase_two_clear();
 	dtx_database_wake(current.database);
 	if (dtx_commit_wait_ms == 0)
 		return;
@@ -710,10 +712,7 @@ commit_callback(void)
 	}
 	DTX_NOTHROW_END();
 	if (current.recorded)
-	{
 		leave_to_scanner();
-		dtx_phase_two_clear();
-	}
 	dtx_connections_release();
 	end_global();
 }
@@ -734,6 +733,8 @@ abort_callback(void)
 	}
 	DTX_NOTHROW_END();
 
+	/* first: a scanner that looks in between must not leave it to us */
+	dtx_phase_two_clear();
 	foreach(cell, current.branches)
 	{
 		DtxBranch  *branch = lfirst(cell);
@@ -752,7 +753,6 @@ abort_callback(void)
 		}
 		DTX_NOTHROW_END();
 	}
-	dtx_phase_two_clear();
 	if (left)
 		dtx_database_wake(current.database);
 	dtx_count(DTX_STAT_ABORTED, 1);
