@@ -35,9 +35,7 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timeout.h"
 
 #include "branch.h"
@@ -62,26 +60,6 @@ typedef struct ConnectionEntry
 
 static HTAB *connections = NULL;
 
-/* A server or mapping has changed: its connections are opened anew. */
-static void
-options_changed(Datum arg, int cacheid, uint32 hash)
-{
-	HASH_SEQ_STATUS scan;
-	ConnectionEntry *entry;
-
-	hash_seq_init(&scan, connections);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-	{
-		DtxConnection *connection = entry->connection;
-
-		if (connection != NULL &&
-			(hash == 0 ||
-			 (cacheid == FOREIGNSERVEROID && connection->server_hash == hash) ||
-			 (cacheid == USERMAPPINGOID && connection->mapping_hash == hash)))
-			connection->stale = true;
-	}
-}
-
 /*
  * The session's connection to a node as a role; it may have to be opened.
  * reused tells whether it was open before, so that it may have died since.
@@ -100,8 +78,6 @@ dtx_branch_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
 		info.keysize = sizeof(ConnectionKey);
 		info.entrysize = sizeof(ConnectionEntry);
 		connections = hash_create("dtx connections", 16, &info, HASH_ELEM | HASH_BLOBS);
-		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, options_changed, (Datum) 0);
-		CacheRegisterSyscacheCallback(USERMAPPINGOID, options_changed, (Datum) 0);
 	}
 	entry = hash_search(connections, &key, HASH_ENTER, &found);
 	if (!found)
@@ -335,6 +311,12 @@ script_user(Script *script, DtxCall *call, bool *wrote)
 				 errmsg("this kind of statement cannot have parameters"),
 				 errdetail("Only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES can.")));
 
+	if (last->parameters != count && list_length(statements) == 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("branch SQL has %d parameters, but args has %d elements",
+						last->parameters, count)));
+
 	if (count > 0)
 	{
 		snprintf(script->statement, sizeof(script->statement), "dtx_%u", ++statement_number);
@@ -518,6 +500,16 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 		MemoryContextSwitchTo(caller);
 		error = dtx_remote_error(connection, "statement");
 
+		/* raised by dblink, which does not know the node */
+		if (error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH && done >= user_first &&
+			strstr(error->message, "FROM clause rowtype") != NULL)
+		{
+			error->message = psprintf("rows from node \"%s\" do not have the expected columns",
+									  connection->node);
+			error->hint = call->expected != NULL ?
+				"The column definition list must have as many columns as the query returns." :
+				"Use dtx.query with a column definition list.";
+		}
 		lost = dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open;
 		if (!lost && dtx_remote_is_busy(connection))
 		{

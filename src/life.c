@@ -136,7 +136,8 @@ dtx_life_start(DtxDatabase *database)
 		life.trusted = false;
 		life.cause = parent->cause;
 	}
-	if (strcmp(life.cause, "promotion") == 0 && dtx_synchronous_failover)
+	if (strcmp(life.cause, "promotion") == 0 && dtx_synchronous_failover &&
+		(parent->trusted || parent->adopted))
 		life.trusted = true;
 	dtx_store_add_life(&life);
 

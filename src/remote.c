@@ -157,6 +157,25 @@ call_dblink(DblinkFunction function, ReturnSetInfo *rsinfo, Datum first, Datum s
 	return result;
 }
 
+/* All connections of this process, so that changed options are noticed. */
+static List *all_connections = NIL;
+
+static void
+options_changed(Datum arg, int cacheid, uint32 hash)
+{
+	ListCell   *cell;
+
+	foreach(cell, all_connections)
+	{
+		DtxConnection *connection = lfirst(cell);
+
+		if (hash == 0 ||
+			(cacheid == FOREIGNSERVEROID && connection->server_hash == hash) ||
+			(cacheid == USERMAPPINGOID && connection->mapping_hash == hash))
+			connection->stale = true;
+	}
+}
+
 /* A closed connection, which the caller keeps for as long as it likes. */
 DtxConnection *
 dtx_remote_new(Oid serverid, const char *node, Oid roleid, const char *prefix)
@@ -170,6 +189,12 @@ dtx_remote_new(Oid serverid, const char *node, Oid roleid, const char *prefix)
 	connection->roleid = roleid;
 	connection->state = dtx_node_state(MyDatabaseId, serverid, true);
 	connection->name_text = CStringGetTextDatum(connection->name);
+	if (connection_number == 1)
+	{
+		CacheRegisterSyscacheCallback(FOREIGNSERVEROID, options_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(USERMAPPINGOID, options_changed, (Datum) 0);
+	}
+	all_connections = lappend(all_connections, connection);
 	MemoryContextSwitchTo(old);
 	if (connection->state == NULL)
 		ereport(ERROR,
@@ -183,6 +208,7 @@ void
 dtx_remote_free(DtxConnection *connection)
 {
 	dtx_remote_close(connection);
+	all_connections = list_delete_ptr(all_connections, connection);
 	pfree(DatumGetPointer(connection->name_text));
 	pfree(connection);
 }
@@ -289,6 +315,15 @@ setup(DtxConnection *connection)
 				 errdetail("Its branch and the local transaction would not see each other's work, and could wait for each other for ever."),
 				 errhint("If that is meant: ALTER SERVER %s OPTIONS (ADD options '-c dtx.loopback=on').",
 						 quote_identifier(connection->node))));
+}
+
+/* Did the node itself turn the connection down, as it says in the detail? */
+bool
+dtx_remote_was_turned_down(ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION &&
+		error->detail != NULL && strncmp(error->detail, "FATAL:", 6) == 0 &&
+		strstr(error->detail, "the database system is") == NULL;
 }
 
 /*

@@ -50,6 +50,7 @@ typedef struct DtxResult
 extern DtxConnection *dtx_remote_new(Oid serverid, const char *node, Oid roleid,
 									 const char *prefix);
 extern void dtx_remote_connect(DtxConnection *connection);
+extern bool dtx_remote_was_turned_down(ErrorData *error);
 extern void dtx_remote_close(DtxConnection *connection);
 extern void dtx_remote_free(DtxConnection *connection);
 extern bool dtx_remote_send(DtxConnection *connection, const char *sql, int results);

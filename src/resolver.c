@@ -69,6 +69,10 @@
 #define ANSWER_TIMEOUT_MS (dtx_connect_timeout_s * 1000)
 /* Unreachable, with branches waiting: tried this often at least. */
 #define PENDING_RETRY_MS 500
+/* For so long after something was left on a node it is watched closely. */
+#define WATCH_CLOSELY_MS 10000
+/* A list that takes longer than this comes from a node that had stopped. */
+#define SLOW_LIST_MS 1000
 
 typedef enum JobState
 {
@@ -107,6 +111,7 @@ typedef struct Job
 	List	   *actions;
 	int			next;
 	XLogRecPtr	flushed;		/* how far WAL was when it was decided */
+	TimestampTz listed_from;	/* when the list was asked for */
 	TimestampTz deadline;
 	int			left;
 	int			held;
@@ -195,16 +200,11 @@ connection_for(Job *job, Oid roleid)
 	return connection;
 }
 
-/* Options may have changed: the catalog is asked, no callback needed. */
 static void
 ensure_open(DtxConnection *connection)
 {
-	if (connection->open &&
-		connection->server_hash == GetSysCacheHashValue1(FOREIGNSERVEROID,
-														 ObjectIdGetDatum(connection->serverid)) &&
-		!connection->stale && !connection->waiting)
-		return;
-	dtx_remote_connect(connection);
+	if (!connection->open || connection->stale || connection->waiting)
+		dtx_remote_connect(connection);
 }
 
 /* Close all connections, at the end of a user's or worker's pass. */
@@ -258,7 +258,8 @@ job_failed(DtxPass *pass, Job *job, ErrorData *error)
 	SpinLockRelease(&job->node->mutex);
 
 	/* a server that is away is asked often: nobody's log fills by that */
-	if (uncertain && ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_CONNECTION_EXCEPTION)
+	if (uncertain && dtx_sqlstate_is_lost(error->sqlerrcode) &&
+		!dtx_remote_was_turned_down(error))
 		backoff_ms = Min(backoff_ms, PENDING_RETRY_MS);
 	if (job->node->failures == 0)
 		ereport(LOG,
@@ -268,24 +269,70 @@ job_failed(DtxPass *pass, Job *job, ErrorData *error)
 	job->state = JOB_OVER;
 }
 
+/*
+ * Open a connection as a role.  Returns the error if the node turned the role
+ * down, since another one may fare better; raises any other.
+ */
+static ErrorData *
+job_open(DtxPass *pass, Job *job, Oid roleid)
+{
+	ErrorData  *volatile error = NULL;
+
+	transaction_begin(pass);
+	job->connection = connection_for(job, roleid);
+	PG_TRY();
+	{
+		ensure_open(job->connection);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(pass_context);
+		error = CopyErrorData();
+		if (dtx_sqlstate_is_lost(error->sqlerrcode) && !dtx_remote_was_turned_down(error))
+			PG_RE_THROW();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			PG_RE_THROW();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	if (error != NULL)
+		transaction_abort(pass);
+	else
+		transaction_commit(pass);
+	return error;
+}
+
+/* Any role that used the node will do for the list. */
 static void
 job_connect(DtxPass *pass, Job *job)
 {
+	ErrorData  *first = NULL;
 	ListCell   *cell;
-	Oid			roleid = InvalidOid;
 
-	transaction_begin(pass);
 	foreach(cell, job->roles)
-		if (!OidIsValid(roleid) && mapped_user(job->serverid, lfirst_oid(cell)) != NULL)
-			roleid = lfirst_oid(cell);
-	if (!OidIsValid(roleid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("no role that used node \"%s\" has a user mapping for it any more", job->name)));
-	job->connection = connection_for(job, roleid);
-	ensure_open(job->connection);
-	transaction_commit(pass);
-	job->state = JOB_LIST;
+	{
+		ErrorData  *error;
+
+		transaction_begin(pass);
+		if (mapped_user(job->serverid, lfirst_oid(cell)) == NULL)
+		{
+			transaction_commit(pass);
+			continue;
+		}
+		transaction_commit(pass);
+		error = job_open(pass, job, lfirst_oid(cell));
+		if (error == NULL)
+		{
+			job->state = JOB_LIST;
+			return;
+		}
+		first = first ? first : error;
+	}
+	if (first != NULL)
+		ReThrowError(first);
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("no role that used node \"%s\" has a user mapping for it any more", job->name)));
 }
 
 static void
@@ -327,7 +374,8 @@ job_list(DtxPass *pass, Job *job)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("lost connection to node \"%s\"", job->name)));
-	job->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_TIMEOUT_MS);
+	job->listed_from = GetCurrentTimestamp();
+	job->deadline = TimestampTzPlusMilliseconds(job->listed_from, ANSWER_TIMEOUT_MS);
 	job->state = JOB_LISTED;
 }
 
@@ -580,6 +628,9 @@ job_listed(DtxPass *pass, Job *job)
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("lost connection to node \"%s\"", job->name)));
 	transaction_commit(pass);
+	if (job->node->failures > 0 ||
+		TimestampDifferenceExceeds(job->listed_from, GetCurrentTimestamp(), SLOW_LIST_MS))
+		dtx_node_watch(job->node);
 	DTX_FAULT("scan_listed");
 
 	transaction_begin(pass);
@@ -678,6 +729,7 @@ job_finish(DtxPass *pass, Job *job)
 {
 	Action	   *action;
 	Oid			roleid;
+	ErrorData  *error;
 	char		gid[DTX_GID_SIZE];
 	char		sql[DTX_GID_SIZE + 32];
 
@@ -697,9 +749,22 @@ job_finish(DtxPass *pass, Job *job)
 		job->next++;
 		return;
 	}
-	job->connection = connection_for(job, roleid);
-	ensure_open(job->connection);
 	transaction_commit(pass);
+	error = job_open(pass, job, roleid);
+	if (error != NULL)
+	{
+		/* this role's trouble is not that of others */
+		transaction_begin(pass);
+		dtx_store_branch(&action->gid, job->serverid, "pending",
+						 "its role cannot connect to the node",
+						 psprintf("%s%s%s", error->message, error->detail ? ": " : "",
+								  error->detail ? error->detail : ""));
+		transaction_commit(pass);
+		job->refused = true;
+		job->left++;
+		job->next++;
+		return;
+	}
 
 	DTX_FAULT("scan_before_finish");
 	dtx_gid_format(&action->gid, gid);
@@ -843,22 +908,24 @@ job_step(DtxPass *pass, Job *job)
 bool
 dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
 {
-	int64		sweep_ms = (int64) dtx_sweep_interval_s * 1000;
+	int64		pause_ms = (int64) dtx_sweep_interval_s * 1000;
 	TimestampTz at;
 	bool		due;
 
 	SpinLockAcquire(&node->mutex);
 
 	/*
-	 * A PREPARE that nobody waited for may arrive after the list was taken:
-	 * for a while it is taken more often.
+	 * A PREPARE that nobody waited for may arrive after the list was taken,
+	 * most of all when a node has just come back: look more often then.
 	 */
-	if (now < TimestampTzPlusMilliseconds(node->uncertain_at, sweep_ms))
-		sweep_ms = Min(sweep_ms, dtx_scan_interval_ms);
+	if (now < TimestampTzPlusMilliseconds(node->watched_from, WATCH_CLOSELY_MS))
+		pause_ms = Min(pause_ms, PENDING_RETRY_MS);
+	else if (now < TimestampTzPlusMilliseconds(node->watched_from, pause_ms))
+		pause_ms = Min(pause_ms, dtx_scan_interval_ms);
 	if (node->uncertain != node->clean)
 		at = node->next_try_at;
 	else
-		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at), sweep_ms),
+		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at), pause_ms),
 				 node->next_try_at);
 	due = at <= now && !node->trying;
 	SpinLockRelease(&node->mutex);

@@ -594,6 +594,12 @@ dtx_resolve(PG_FUNCTION_ARGS)
 						   known == DTX_OUTCOME_COMMITTED ? "committed" :
 						   known == DTX_OUTCOME_ABORTED ? "aborted" : "in progress"),
 				 errhint("If the node did otherwise, repair its data by hand first, then resolve the branch as the transaction was decided.")));
+	known = known != DTX_OUTCOME_UNKNOWN ? known : dtx_store_resolved(&gid);
+	if (known != DTX_OUTCOME_UNKNOWN && known != outcome)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot resolve a branch of global transaction \"%s\" as %s", name, wanted),
+				 errdetail("Another of its branches was resolved otherwise; see dtx.event.")));
 	dtx_store_branch_outcome(&gid, serverid, outcome);
 	/* nobody will ever list a server that was dropped */
 	if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid)))

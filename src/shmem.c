@@ -246,11 +246,22 @@ dtx_node_uncertain(DtxNode *node)
 
 	SpinLockAcquire(&node->mutex);
 	node->uncertain++;
-	node->uncertain_at = now;
+	node->watched_from = now;
 	SpinLockRelease(&node->mutex);
 }
 
-/* The same of all nodes of a database.  Never throws. */
+/* Something that was under way may still arrive there. */
+void
+dtx_node_watch(DtxNode *node)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	SpinLockAcquire(&node->mutex);
+	node->watched_from = now;
+	SpinLockRelease(&node->mutex);
+}
+
+/* Something may be left on a node, of all nodes of a database.  Never throws. */
 void
 dtx_nodes_uncertain(Oid database)
 {

@@ -75,7 +75,7 @@ typedef struct DtxNode
 	DtxNodeKey	key;
 	slock_t		mutex;
 	uint64		uncertain;		/* raised by whoever left something there */
-	TimestampTz uncertain_at;	/* when that was done last */
+	TimestampTz watched_from;	/* since then something may still arrive */
 	uint64		clean;			/* value of uncertain at the last clean scan */
 	bool		hung;			/* missed a bound: COMMIT does not wait for it */
 	bool		trying;			/* a worker of its own is at it */
@@ -140,6 +140,7 @@ extern DtxNode *dtx_node_state(Oid database, Oid serverid, bool create);
 extern void dtx_node_uncertain(DtxNode *node);
 extern void dtx_node_reached(DtxNode *node);
 extern void dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms);
+extern void dtx_node_watch(DtxNode *node);
 extern void dtx_nodes_uncertain(Oid database);
 extern bool dtx_nodes_unfinished(Oid database, Oid serverid);
 extern void dtx_database_forget(Oid database);

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
 
@@ -133,6 +134,17 @@ check_allowed(Node *statement)
 	}
 }
 
+/* The highest parameter. */
+static bool
+find_parameters(Node *node, void *highest)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, ParamRef))
+		*(int *) highest = Max(*(int *) highest, ((ParamRef *) node)->number);
+	return raw_expression_tree_walker(node, find_parameters, highest);
+}
+
 static void
 describe(Node *tree, DtxStatement *statement)
 {
@@ -233,6 +245,8 @@ dtx_statements_parse(const char *sql)
 		statement->length = tree->stmt_len > 0 ? tree->stmt_len :
 			(int) strlen(statement->text);
 		describe(tree->stmt, statement);
+		if (statement->plannable)
+			(void) find_parameters(tree->stmt, &statement->parameters);
 		result = lappend(result, statement);
 	}
 	if (result == NIL)

@@ -19,6 +19,7 @@ typedef struct DtxStatement
 	const char *text;			/* into the string */
 	int			length;
 	int			columns;		/* of its rows, or as above */
+	int			parameters;		/* highest $n, if it can have any */
 	bool		plannable;		/* can have parameters */
 	bool		writes;			/* certain to need the second phase */
 } DtxStatement;

@@ -699,6 +699,29 @@ dtx_store_branch_find(const DtxGid *gid, Oid *serverid)
 	return found;
 }
 
+/* What an operator has said of another branch of the same transaction. */
+DtxOutcome
+dtx_store_resolved(const DtxGid *gid)
+{
+	StoreContext context;
+	DtxGid		whole = *gid;
+	char		name[DTX_GID_SIZE];
+	Oid			types[] = {TEXTOID};
+	Datum		values[1];
+	DtxOutcome	outcome = DTX_OUTCOME_UNKNOWN;
+
+	whole.branch = 0;
+	dtx_gid_format(&whole, name);
+	values[0] = CStringGetTextDatum(name);
+	store_enter(&context);
+	if (run("SELECT event = 'resolved as committed' FROM dtx.event WHERE gid = $1"
+			" AND event IN ('resolved as committed', 'resolved as aborted')"
+			" ORDER BY number DESC LIMIT 1", true, 1, types, values, NULL) > 0)
+		outcome = column_bool(0, 1) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
+	store_leave(&context);
+	return outcome;
+}
+
 /* Write down an act; gid may be NULL. */
 void
 dtx_store_event(const char *actor, const DtxGid *gid, const char *event, const char *detail)

@@ -84,6 +84,7 @@ extern void dtx_store_forget_finished(uint64 life, const uint64 *xids, int count
 extern int64 dtx_store_forget_done(void);
 extern void dtx_store_forget_old(int retention_min);
 extern bool dtx_store_branch_find(const DtxGid *gid, Oid *serverid);
+extern DtxOutcome dtx_store_resolved(const DtxGid *gid);
 extern void dtx_store_event(const char *actor, const DtxGid *gid, const char *event,
 							const char *detail);
 
