@@ -457,6 +457,7 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 {
 	DtxConnection *connection = branch->connection;
 	MemoryContext caller = CurrentMemoryContext;
+	int			level = GetCurrentTransactionNestLevel();
 	volatile int done = 0;
 	int			user_first = script->count;
 	int			user_last = -1;
@@ -527,7 +528,15 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 		if (!lost)
 			lost = !dtx_remote_drain(connection);
 		if (!lost)
+		{
+			/*
+			 * A string that the node cannot even parse has made no savepoint,
+			 * and fails the whole transaction there.
+			 */
+			if (branch->state == DTX_BRANCH_OPEN && branch->levels_wanted < level)
+				branch->state = DTX_BRANCH_LOST;
 			ReThrowError(error);
+		}
 		dtx_remote_close(connection);
 		if (branch->state == DTX_BRANCH_CLOSED && branch->reused)
 		{
@@ -604,12 +613,12 @@ dtx_branch_subcommit(DtxBranch *branch, int level)
 void
 dtx_branch_subabort(DtxBranch *branch, int level)
 {
-	if (branch->levels >= level)
+	if (branch->levels_wanted >= level)
 	{
+		/* the savepoint there is this one's, not of an earlier sibling */
 		if (branch->rollback_to == 0 || branch->rollback_to > level)
 			branch->rollback_to = level;
-		if (branch->levels_wanted >= level)
-			branch->levels_wanted = level - 1;
+		branch->levels_wanted = level - 1;
 	}
 }
 

@@ -251,6 +251,12 @@ job_failed(DtxPass *pass, Job *job, ErrorData *error)
 
 	if (job->connection != NULL)
 		dtx_remote_close(job->connection);
+	if (job->open == NIL)
+	{
+		transaction_begin(pass);
+		job->open = dtx_store_open_branches(job->serverid);
+		transaction_commit(pass);
+	}
 	snprintf(text, sizeof(text), "%s%s%s", error->message,
 			 error->detail ? ": " : "", error->detail ? error->detail : "");
 	SpinLockAcquire(&job->node->mutex);

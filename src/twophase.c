@@ -668,6 +668,14 @@ leave_to_scanner(void)
 		}
 		return;
 	}
+	/* the row goes when all are proven, those that have answered as well */
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (branch->state == DTX_BRANCH_FINISHED)
+			dtx_node_uncertain(branch->connection->state);
+	}
 	dtx_count(DTX_STAT_LEFT_PENDING, left);
 	dtx_database_wake(current.database);
 	if (dtx_commit_wait_ms == 0)
