@@ -700,6 +700,7 @@ dtx_branch_get_prepared(DtxBranch *branch)
 	if (xid != NULL)
 		branch->xid = strtou64(xid, NULL, 10);
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	if (strcmp(result.tag, "PREPARE TRANSACTION") != 0)
 		ereport(ERROR,
@@ -732,6 +733,7 @@ dtx_branch_get_committed(DtxBranch *branch)
 	DtxResult	result;
 
 	(void) get_checked_xid(branch, 3);
+	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	if (strcmp(result.tag, "COMMIT") != 0)
 		ereport(ERROR,

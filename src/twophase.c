@@ -59,6 +59,7 @@ typedef struct DtxTransaction
 	bool		asked;			/* its gid was asked for: its row is kept */
 	bool		one_phase_sent;
 	bool		one_phase_done;
+	bool		doubtful;		/* a PREPARE was answered with an error */
 	bool		recorded;		/* the status row is written */
 	int			prepared_count; /* branches in it */
 	DtxDatabase *database;
@@ -326,10 +327,18 @@ gather_one(DtxBranch *branch, bool one_phase)
 		}
 		else
 		{
-			/* refused: nothing is prepared there */
+			/*
+			 * Refused.  Whatever failed at the very end of PREPARE, though,
+			 * failed with the transaction prepared: let the scanner look.
+			 */
+			if (branch->ended && !one_phase)
+			{
+				dtx_node_uncertain(branch->connection->state);
+				current.doubtful = true;
+			}
 			if (dtx_remote_drain(branch->connection) &&
 				branch->state == DTX_BRANCH_PREPARING)
-				branch->state = DTX_BRANCH_OPEN;
+				branch->state = branch->ended ? DTX_BRANCH_CLOSED : DTX_BRANCH_OPEN;
 			if (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && error->hint == NULL)
 				error->hint = pstrdup("A branch cannot use temporary tables, NOTIFY together with writes, or cursors WITH HOLD.");
 		}
@@ -386,7 +395,7 @@ commit_one_phase(DtxBranch *branch)
 	DTX_FAULT("one_phase_done");
 	if (error == NULL)
 		return;
-	if (branch->state == DTX_BRANCH_OPEN)
+	if (branch->state != DTX_BRANCH_PREPARING)
 		ReThrowError(error);
 	ereport(ERROR,
 			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
@@ -700,6 +709,21 @@ leave_to_scanner(void)
 	DTX_NOTHROW_END();
 }
 
+/* No connection is kept whose transaction was not ended. */
+static void
+close_unended(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (branch->state == DTX_BRANCH_OPEN)
+			dtx_remote_close(branch->connection);
+	}
+}
+
 /* XACT_EVENT_COMMIT.  Interrupts are held, local locks too; nothing throws. */
 static void
 commit_callback(void)
@@ -721,6 +745,7 @@ commit_callback(void)
 	DTX_NOTHROW_END();
 	if (current.recorded)
 		leave_to_scanner();
+	close_unended();
 	dtx_connections_release();
 	end_global();
 }
@@ -730,7 +755,7 @@ static void
 abort_callback(void)
 {
 	ListCell   *cell;
-	bool		left = false;
+	bool		left = current.doubtful;
 
 	DTX_NOTHROW_BEGIN();
 	{
