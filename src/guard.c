@@ -142,7 +142,9 @@ utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		return;
 	}
 
-	if (drop && !force && dtx_nodes_unfinished(database, InvalidOid))
+	/* a copy that was never adopted has sent nothing */
+	if (drop && !force && entry->state != DTX_DATABASE_UNADOPTED &&
+		dtx_nodes_unfinished(database, InvalidOid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("database \"%s\" may have unfinished branches on its nodes",

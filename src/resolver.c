@@ -620,7 +620,8 @@ job_listed(DtxPass *pass, Job *job)
 			{
 				Listed	   *listed = palloc0(sizeof(Listed));
 
-				if (!dtx_gid_parse(name, &listed->gid))
+				/* without a number it is a transaction's name, not a branch's */
+				if (!dtx_gid_parse(name, &listed->gid) || listed->gid.branch == 0)
 					continue;
 				strlcpy(listed->owner, other, NAMEDATALEN);
 				gids = lappend(gids, listed);

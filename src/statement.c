@@ -97,16 +97,16 @@ check_allowed(Node *statement)
 			{
 				VariableSetStmt *set = (VariableSetStmt *) statement;
 
-				if (set->name != NULL && strncmp(set->name, "dtx.", 4) == 0)
+				if (set->name != NULL && pg_strncasecmp(set->name, "dtx.", 4) == 0)
 					refuse("setting a parameter of dtx",
 						   "dtx keeps its own state in them.");
-				if (set->name != NULL && strcmp(set->name, "session_authorization") == 0)
+				if (set->name != NULL && pg_strcasecmp(set->name, "session_authorization") == 0)
 					refuse("SET SESSION AUTHORIZATION",
 						   "Use a user mapping that connects as that role.");
 				if (set->kind == VAR_SET_MULTI && strcmp(set->name, "TRANSACTION") == 0)
 					break;
 				if (!set->is_local)
-					refuse(set->name != NULL && strcmp(set->name, "role") == 0 ?
+					refuse(set->name != NULL && pg_strcasecmp(set->name, "role") == 0 ?
 						   "SET ROLE" : "SET or RESET for the session", HINT_SESSION);
 				break;
 			}
