@@ -258,8 +258,9 @@ sub super_session
 sub start_query
 {
 	my ($self, $session, $sql) = @_;
-	$session->query_until(qr/dtx_sent\n/,
-		"\\echo dtx_sent\n$sql\n;\n\\echo dtx_done\n\\warn dtx_done\n");
+	# not query_until: it throws away what has come after its mark
+	$session->{stdin} .= "$sql\n;\n\\echo dtx_done\n\\warn dtx_done\n";
+	$session->{run}->pump_nb while length $session->{stdin};
 	return;
 }
 
