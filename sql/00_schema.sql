@@ -65,6 +65,20 @@ CREATE TABLE dtx.decision (
 COMMENT ON TABLE dtx.decision IS
     'Global transactions that are decided to commit and not yet forgotten.';
 
+-- Transactions that are over and that somebody may still ask for: those that
+-- called dtx.current_gid().  Kept for dtx.retention.
+CREATE TABLE dtx.committed (
+    life        bigint NOT NULL,
+    xid         xid8 NOT NULL,
+    nonce       bigint NOT NULL,
+    owner       oid NOT NULL,
+    decided_at  timestamptz NOT NULL,
+    CONSTRAINT committed_pkey PRIMARY KEY (life, xid)
+);
+CREATE INDEX committed_decided_at_idx ON dtx.committed (decided_at);
+COMMENT ON TABLE dtx.committed IS
+    'Global transactions that have committed on all nodes, kept for dtx.outcome to tell.';
+
 -- What the scanner knows of single branches: those it has finished of a
 -- decision that still has others, and those that a person has to look at.
 CREATE TABLE dtx.branch (

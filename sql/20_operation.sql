@@ -78,18 +78,22 @@ CREATE VIEW dtx.transactions WITH (security_barrier) AS
 SELECT dtx.gid_text(d.life, d.xid, d.nonce) AS gid,
        CASE WHEN EXISTS (SELECT FROM dtx.branch x
                           WHERE x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce AND x.state = 'held')
-            THEN 'held'
-            WHEN pg_catalog.cardinality(d.branches) = 0 THEN 'committed'
-            ELSE 'committing' END AS state,
+            THEN 'held' ELSE 'committing' END AS state,
        pg_catalog.pg_get_userbyid(d.owner) AS owner,
        d.decided_at,
        pg_catalog.cardinality(d.branches) AS branch_count
   FROM dtx.decision d
  WHERE pg_catalog.pg_has_role(d.owner, 'MEMBER')
+    OR pg_catalog.pg_has_role('pg_monitor', 'MEMBER')
+UNION ALL
+SELECT dtx.gid_text(c.life, c.xid, c.nonce), 'committed',
+       pg_catalog.pg_get_userbyid(c.owner), c.decided_at, NULL
+  FROM dtx.committed c
+ WHERE pg_catalog.pg_has_role(c.owner, 'MEMBER')
     OR pg_catalog.pg_has_role('pg_monitor', 'MEMBER');
 COMMENT ON VIEW dtx.transactions IS
     'Global transactions that are decided to commit and not yet forgotten; '
-    'with committed, those whose outcome is only kept for dtx.outcome.';
+    'committed are those whose outcome is kept for dtx.outcome to tell.';
 
 -- Their branches, and those that are held without a decision.
 CREATE VIEW dtx.branches WITH (security_barrier) AS

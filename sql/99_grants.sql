@@ -2,7 +2,7 @@
 -- through views; what decides an outcome is granted by the DBA.
 GRANT USAGE ON SCHEMA dtx TO PUBLIC;
 
-REVOKE ALL ON dtx.lineage, dtx.life, dtx.decision, dtx.branch, dtx.node, dtx.event FROM PUBLIC;
+REVOKE ALL ON dtx.lineage, dtx.life, dtx.decision, dtx.committed, dtx.branch, dtx.node, dtx.event FROM PUBLIC;
 GRANT SELECT ON dtx.life, dtx.event TO pg_monitor;
 GRANT SELECT ON dtx.nodes, dtx.transactions, dtx.branches, dtx.stuck, dtx.stat TO PUBLIC;
 

@@ -7,6 +7,7 @@
  *		dtx.life		its runs
  *		dtx.node		where branches may be
  *		dtx.decision	global transactions decided to commit
+ *		dtx.committed	those that are over, kept for who asks
  *		dtx.branch		single branches that need more than one look
  *		dtx.event		what operators did
  *
@@ -432,12 +433,12 @@ dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 	table_close(relation, RowExclusiveLock);
 }
 
-/* Is the status row of this very transaction committed, as of now? */
-bool
-dtx_store_decided(const DtxGid *gid)
+/* Is there a row of this very transaction, as of now? */
+static bool
+row_is_visible(const char *table, const char *index, const DtxGid *gid)
 {
 	Oid			indexid;
-	Relation	relation = open_table("decision", AccessShareLock, "decision_pkey", &indexid);
+	Relation	relation = open_table(table, AccessShareLock, index, &indexid);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key[2];
 	SysScanDesc scan;
@@ -458,6 +459,14 @@ dtx_store_decided(const DtxGid *gid)
 	UnregisterSnapshot(snapshot);
 	table_close(relation, AccessShareLock);
 	return found;
+}
+
+/* Is the transaction decided to commit?  Rows move in the order of the looks. */
+bool
+dtx_store_decided(const DtxGid *gid)
+{
+	return row_is_visible("decision", "decision_pkey", gid) ||
+		row_is_visible("committed", "committed_pkey", gid);
 }
 
 /* Branches on a node that are decided to commit and not known to have. */
@@ -599,8 +608,8 @@ dtx_store_branch_gone(const DtxGid *gid)
 }
 
 /*
- * Forget decisions of this life whose branches have all committed.  Those
- * that somebody may ask for stay, as decisions without branches.
+ * Forget decisions of this life whose branches have all committed.  Of those
+ * that somebody may ask for, the outcome is kept.
  */
 void
 dtx_store_forget_finished(uint64 life, const uint64 *xids, int count)
@@ -616,9 +625,8 @@ dtx_store_forget_finished(uint64 life, const uint64 *xids, int count)
 	values[1] = PointerGetDatum(construct_array(elements, count, XID8OID, 8, true, TYPALIGN_DOUBLE));
 
 	store_enter(&context);
-	run("DELETE FROM dtx.decision WHERE life = $1 AND xid = ANY ($2) AND NOT asked",
-		false, 2, types, values, NULL);
-	run("UPDATE dtx.decision SET branches = '{}' WHERE life = $1 AND xid = ANY ($2) AND asked",
+	run("WITH gone AS (DELETE FROM dtx.decision WHERE life = $1 AND xid = ANY ($2) RETURNING *)"
+		" INSERT INTO dtx.committed SELECT life, xid, nonce, owner, decided_at FROM gone WHERE asked",
 		false, 2, types, values, NULL);
 	store_leave(&context);
 }
@@ -631,24 +639,14 @@ dtx_store_forget_done(void)
 	int64		count;
 
 	store_enter(&context);
-	count = run("WITH over AS ("
-				" SELECT d.life, d.xid, d.nonce, d.asked FROM dtx.decision d"
-				" WHERE pg_catalog.cardinality(d.branches) > 0 AND EXISTS"
-				" (SELECT FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce)"
-				" AND pg_catalog.cardinality(d.branches) = (SELECT pg_catalog.count(*)"
-				" FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
-				" AND x.nonce = d.nonce AND x.state = 'done')),"
-				" gone AS (DELETE FROM dtx.decision d USING over o"
-				" WHERE d.life = o.life AND d.xid = o.xid AND NOT o.asked),"
-				" kept AS (UPDATE dtx.decision d SET branches = '{}' FROM over o"
-				" WHERE d.life = o.life AND d.xid = o.xid AND o.asked)"
-				" DELETE FROM dtx.branch x USING over o"
-				" WHERE x.life = o.life AND x.xid = o.xid AND x.nonce = o.nonce",
+	count = run("WITH gone AS (DELETE FROM dtx.decision d WHERE pg_catalog.cardinality(d.branches) ="
+				" (SELECT pg_catalog.count(*) FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
+				" AND x.nonce = d.nonce AND x.state = 'done') RETURNING *)"
+				" INSERT INTO dtx.committed SELECT life, xid, nonce, owner, decided_at FROM gone WHERE asked",
 				false, 0, NULL, NULL, NULL);
-	/* proven just when the session that committed it forgot it */
+	/* of these, and of those that a session forgot just when they were proven */
 	run("DELETE FROM dtx.branch x WHERE x.state = 'done' AND NOT EXISTS"
-		" (SELECT FROM dtx.decision d WHERE d.life = x.life AND d.xid = x.xid AND d.nonce = x.nonce"
-		" AND pg_catalog.cardinality(d.branches) > 0)",
+		" (SELECT FROM dtx.decision d WHERE d.life = x.life AND d.xid = x.xid AND d.nonce = x.nonce)",
 		false, 0, NULL, NULL, NULL);
 	store_leave(&context);
 	return count;
@@ -663,8 +661,7 @@ dtx_store_forget_old(int retention_min)
 	Datum		values[] = {Int32GetDatum(retention_min)};
 
 	store_enter(&context);
-	run("DELETE FROM dtx.decision WHERE pg_catalog.cardinality(branches) = 0"
-		" AND decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
+	run("DELETE FROM dtx.committed WHERE decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
 		false, 1, types, values, NULL);
 	run("DELETE FROM dtx.node n WHERE NOT EXISTS (SELECT FROM"
 		" pg_catalog.pg_foreign_server s WHERE s.oid = n.server)"

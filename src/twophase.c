@@ -61,7 +61,6 @@ typedef struct DtxTransaction
 	bool		one_phase_done;
 	bool		doubtful;		/* a PREPARE was answered with an error */
 	bool		recorded;		/* the status row is written */
-	int			prepared_count; /* branches in it */
 	DtxDatabase *database;
 	DtxGid		gid;
 	List	   *branches;		/* of DtxBranch */
@@ -482,7 +481,6 @@ record(List *writers)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dtx_store_decide(&current.gid, GetSessionUserId(), current.asked, records, count);
 	PopActiveSnapshot();
-	current.prepared_count = count;
 	current.recorded = true;
 	ForceSyncCommit();
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
@@ -668,8 +666,7 @@ leave_to_scanner(void)
 	if (left == 0)
 	{
 		/* all have: the row may go */
-		if (current.prepared_count > 0 &&
-			!dtx_database_add_finished(current.database, current.gid.xid))
+		if (!dtx_database_add_finished(current.database, current.gid.xid))
 		{
 			foreach(cell, current.branches)
 				dtx_node_uncertain(((DtxBranch *) lfirst(cell))->connection->state);

@@ -604,21 +604,22 @@ sub log_grep
 ##########################################################################
 
 # All servers have to be up.  Options: name => text, timeout => seconds;
-# kept => number of rows that dtx.decision keeps (current_gid() was called);
+# kept => number of outcomes that are kept (current_gid() was called);
 # log => 0: do not look into the logs.
 sub check_invariants
 {
 	my ($self, %opt) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	return subtest $opt{name} || 'invariants' => sub {
-		my $kept = $opt{kept} || 0;
 		ok($self->wait_clean($opt{timeout}), 'no transaction is left prepared');
 		is($self->total, $opening_balance * @{ $self->{names} }, 'no money was lost or made');
 		is(join(' ', grep { $self->as_super('SELECT count(*) FROM account WHERE balance < 0', node => $_) > 0 }
 					@{ $self->{names} }), '', 'no balance is negative');
 		my $rows = sub { $self->as_super('SELECT count(*) FROM dtx.decision') };
-		$self->poll_until(sub { $rows->() == $kept }, $opt{timeout} || 60);
-		is($rows->(), $kept, 'dtx.decision has forgotten what is finished');
+		$self->poll_until(sub { $rows->() == 0 }, $opt{timeout} || 60);
+		is($rows->(), 0, 'dtx.decision has forgotten what is finished');
+		is($self->as_super('SELECT count(*) FROM dtx.committed'), $opt{kept},
+			'the outcomes that were asked for are kept') if defined $opt{kept};
 		return if defined $opt{log} && !$opt{log};
 		is(join("\n", $self->log_grep(
 			qr/PANIC|TRAP:|terminated by signal (4|6|7|8|11)|AddressSanitizer|runtime error:/)),
