@@ -4,7 +4,7 @@
 # Every ```sql block of README.md, and every "```sql run" block of docs/*.md, is
 # run in order in one psql session for each file, on one server with the
 # settings of README's ```conf block.  An error fails the test, unless the
-# ```text block that follows shows it.  Each line of such a ```text block must
+# ```text block right below shows it.  Each line of such a ```text block must
 # be printed, in this order; errors and the like are looked for in stderr.
 use strict;
 use warnings;
@@ -27,7 +27,7 @@ sub blocks
 		$number++;
 		if ($line =~ /^```(.*?)\s*$/)
 		{
-			if ($block) { push @blocks, $block; undef $block }
+			if ($block) { push @blocks, { %$block, end => $number }; undef $block }
 			else { $block = { info => $1, text => '', line => $number } }
 		}
 		elsif ($block) { $block->{text} .= $line }
@@ -92,7 +92,8 @@ foreach my $file ("$top/README.md", sort glob "$top/docs/*.md")
 	{
 		next unless $all[$i]{info} =~ $wanted;
 		my $next = $all[ $i + 1 ];
-		push @run, { %{ $all[$i] }, expected => $next && $next->{info} eq 'text' ? $next->{text} : '' };
+		my $shown = $next && $next->{info} eq 'text' && $next->{line} == $all[$i]{end} + 2;
+		push @run, { %{ $all[$i] }, expected => $shown ? $next->{text} : '' };
 		$stdin .= "\\echo @@@\n\\warn @@@\n$all[$i]{text}\n";
 	}
 	next unless @run;
