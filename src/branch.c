@@ -434,18 +434,6 @@ raise_lost(DtxBranch *branch, ErrorData *reason)
 			 errhint("What the transaction did there is rolled back; the whole transaction can only be rolled back.")));
 }
 
-/* An error that need not be the node's answer to a statement. */
-static bool
-is_our_trouble(int sqlstate)
-{
-	int			category = ERRCODE_TO_CATEGORY(sqlstate);
-
-	return category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR) ||
-		category == ERRCODE_TO_CATEGORY(ERRCODE_INTERNAL_ERROR);
-}
-
 /*
  * Send a string and take in its answers.  On an error the branch says what
  * has been done over there, and the error is raised as the node's.  retry
@@ -496,10 +484,11 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		bool		from_node;
 		bool		lost;
 
 		MemoryContextSwitchTo(caller);
-		error = dtx_remote_error(connection, "statement");
+		error = dtx_remote_error(connection, "statement", &from_node);
 
 		/* raised by dblink, which does not know the node */
 		if (error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH && done >= user_first &&
@@ -512,7 +501,7 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 				"Use dtx.query with a column definition list.";
 		}
 		lost = dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open;
-		if (!lost && dtx_remote_is_busy(connection))
+		if (!lost && !from_node && dtx_remote_poll(connection) != DTX_ANSWER_THERE)
 		{
 			/*
 			 * Cancelled here while the node is still at it.  What it has done
@@ -523,7 +512,7 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 				branch->state = DTX_BRANCH_LOST;
 			ReThrowError(error);
 		}
-		if (!lost && done < user_first && is_our_trouble(error->sqlerrcode))
+		if (!lost && done < user_first && !from_node)
 			lost = true;		/* nobody knows which savepoints there are */
 		if (!lost)
 			lost = !dtx_remote_drain(connection);
@@ -674,6 +663,7 @@ get_checked_xid(DtxBranch *branch, int columns)
 		if (geterrcode() == ERRCODE_INVALID_TEXT_REPRESENTATION)
 		{
 			FlushErrorState();
+			branch->refused = true;
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
 					 errmsg("branch on node \"%s\" lost its transaction", branch->connection->node),
@@ -697,11 +687,15 @@ dtx_branch_get_prepared(DtxBranch *branch)
 	DtxResult	result;
 	char	   *xid = get_checked_xid(branch, 3);
 
-	if (xid != NULL)
-		branch->xid = strtou64(xid, NULL, 10);
+	if (xid == NULL || (branch->xid = strtou64(xid, NULL, 10)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("node \"%s\" did not tell the transaction of its branch",
+						branch->connection->node)));
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	branch->refused = strcmp(result.tag, "ROLLBACK") == 0;
 	if (strcmp(result.tag, "PREPARE TRANSACTION") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRANSACTION_ROLLBACK),
@@ -735,6 +729,7 @@ dtx_branch_get_committed(DtxBranch *branch)
 	(void) get_checked_xid(branch, 3);
 	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	branch->refused = strcmp(result.tag, "ROLLBACK") == 0;
 	if (strcmp(result.tag, "COMMIT") != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_TRANSACTION_ROLLBACK),

@@ -31,6 +31,7 @@ typedef struct DtxBranch
 	DtxBranchState state;
 	char		nonce[17];		/* marks its transaction over there */
 	bool		reused;			/* on a connection that was used before */
+	bool		refused;		/* it surely did not prepare or commit */
 	bool		ended;			/* PREPARE or COMMIT were tried: no transaction is left */
 	bool		wrote;
 	bool		asked;			/* its last answer told whether it has an xid */

@@ -9,6 +9,7 @@
 #define DTX_COMPAT_H
 
 #include "access/transam.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_proc.h"
 #include "foreign/foreign.h"
@@ -34,6 +35,16 @@ dtx_function_aclcheck(Oid functionid, Oid roleid)
 	return object_aclcheck(ProcedureRelationId, functionid, roleid, ACL_EXECUTE);
 #else
 	return pg_proc_aclcheck(functionid, roleid, ACL_EXECUTE);
+#endif
+}
+
+static inline bool
+dtx_owns_database(Oid database, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(DatabaseRelationId, database, roleid);
+#else
+	return pg_database_ownercheck(database, roleid);
 #endif
 }
 

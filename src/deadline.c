@@ -49,11 +49,14 @@ dtx_deadline_passed(void)
 	return passed;
 }
 
-/* Must be called on every way out. */
+/* Must be called on every way out; once more does no harm. */
 void
 dtx_deadline_stop(void)
 {
+	if (!registered)
+		return;
 	disable_timeout(deadline_id, false);
 	if (passed)
 		QueryCancelPending = false;
+	passed = false;
 }

@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
@@ -29,6 +30,7 @@
 #include "commands/defrem.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "tcop/utility.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -77,17 +79,31 @@ database_needed(Node *statement, bool *drop, bool *force)
 	return name ? get_database_oid(name, true) : InvalidOid;
 }
 
-/* Have the workers of a database leave, and wait until they have. */
+/* Will the statement get as far as to need the database? */
+static bool
+may_have_it(Node *statement, Oid database, ProcessUtilityContext context)
+{
+	bool		owner = superuser() || dtx_owns_database(database, GetUserId());
+
+	if (IsA(statement, RenameStmt) || IsA(statement, AlterDatabaseStmt))
+		return owner;
+	/* these two are refused in a transaction block */
+	if (context != PROCESS_UTILITY_TOPLEVEL || IsTransactionBlock())
+		return false;
+	if (IsA(statement, DropdbStmt))
+		return owner;
+	/* a template of somebody else: one has to be allowed to copy it */
+	return owner;
+}
+
+/* Wait until the workers of a database have left. */
 static void
-send_away(DtxDatabase *entry)
+wait_until_away(DtxDatabase *entry)
 {
 	/* a worker that opens a connection cannot be interrupted on 15 */
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
 													   (dtx_connect_timeout_s + 5) * 1000L);
 
-	SpinLockAcquire(&entry->mutex);
-	entry->stop_count++;
-	SpinLockRelease(&entry->mutex);
 	ConditionVariablePrepareToSleep(&entry->changed);
 	while ((entry->scanner_pid != 0 || entry->worker_count > 0) &&
 		   GetCurrentTimestamp() < deadline)
@@ -101,9 +117,12 @@ send_away(DtxDatabase *entry)
 	ConditionVariableCancelSleep();
 }
 
+/* Also on FATAL: otherwise nobody would ever let it back. */
 static void
-let_back(DtxDatabase *entry)
+let_back(int code, Datum arg)
 {
+	DtxDatabase *entry = (DtxDatabase *) DatumGetPointer(arg);
+
 	SpinLockAcquire(&entry->mutex);
 	entry->stop_count--;
 	entry->wanted = true;
@@ -136,7 +155,8 @@ utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		default:
 			break;
 	}
-	if (entry == NULL)
+	/* for those who will be refused, nobody has to leave */
+	if (entry == NULL || !may_have_it(pstmt->utilityStmt, database, context))
 	{
 		next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
 		return;
@@ -151,18 +171,16 @@ utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 						get_database_name(database)),
 				 errdetail("Without it nobody could end them."),
 				 errhint("CALL dtx.recover() in it and look at dtx.stuck, or drop it WITH (FORCE).")));
-	PG_TRY();
+	SpinLockAcquire(&entry->mutex);
+	entry->stop_count++;
+	SpinLockRelease(&entry->mutex);
+	PG_ENSURE_ERROR_CLEANUP(let_back, PointerGetDatum(entry));
 	{
-		send_away(entry);
+		wait_until_away(entry);
 		next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
 	}
-	PG_CATCH();
-	{
-		let_back(entry);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	let_back(entry);
+	PG_END_ENSURE_ERROR_CLEANUP(let_back, PointerGetDatum(entry));
+	let_back(0, PointerGetDatum(entry));
 	if (drop && !OidIsValid(get_database_oid(((DropdbStmt *) pstmt->utilityStmt)->dbname, true)))
 		dtx_database_forget(database);
 }

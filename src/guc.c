@@ -28,6 +28,7 @@ int			dtx_max_connections;
 int			dtx_connection_idle_timeout_ms;
 int			dtx_scan_interval_ms;
 int			dtx_sweep_interval_s;
+int			dtx_scanner_idle_timeout_s;
 int			dtx_max_backoff_s;
 int			dtx_stuck_after_s;
 int			dtx_retention_min;
@@ -93,6 +94,12 @@ dtx_guc_init(void)
 	DefineCustomIntVariable("dtx.sweep_interval",
 							"How often the scanner looks at all nodes.",
 							NULL, &dtx_sweep_interval_s,
+							60, 1, 86400, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.scanner_idle_timeout",
+							"After how long without work a scanner leaves.",
+							"It is started again when it is needed, or for the next sweep.",
+							&dtx_scanner_idle_timeout_s,
 							60, 1, 86400, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("dtx.max_backoff",

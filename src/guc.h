@@ -18,6 +18,7 @@ extern int	dtx_max_connections;
 extern int	dtx_connection_idle_timeout_ms;
 extern int	dtx_scan_interval_ms;
 extern int	dtx_sweep_interval_s;
+extern int	dtx_scanner_idle_timeout_s;
 extern int	dtx_max_backoff_s;
 extern int	dtx_stuck_after_s;
 extern int	dtx_retention_min;

@@ -97,6 +97,11 @@ dtx_node_database(bool to_send)
 	TimestampTz deadline = 0;
 
 	dtx_require_preload();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("dtx cannot be used on a standby"),
+				 errhint("Connect to the primary.")));
 	if (database == NULL)
 		database = dtx_database(MyDatabaseId, true);
 	if (database == NULL)

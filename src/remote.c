@@ -13,7 +13,7 @@
  *	   commit at once.
  * (2) Each statement sent has one result, so that callers know how many to
  *	   fetch: dblink cannot tell an empty result from the end.
- * (3) Send, is_busy, answered_ok and close never throw, also outside of a
+ * (3) Send, poll, answered_ok and close never throw, also outside of a
  *	   transaction and while interrupts are held.  The rest may.
  * (4) No connection string and no host leaves this file in a message.
  *
@@ -234,6 +234,27 @@ connect_reason(const char *detail)
 	return reason;
 }
 
+/* Close once more what could not be closed when that was due. */
+static void
+get_rid_of(DtxConnection *connection)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		call_dblink(DBLINK_DISCONNECT, NULL, connection->name_text, (Datum) 0);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_CONNECTION_DOES_NOT_EXIST)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	connection->unclosed = false;
+}
+
 static const char setup_query[] =
 "SELECT pg_catalog.pg_is_in_recovery()::text,"
 " (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),"
@@ -270,7 +291,7 @@ setup(DtxConnection *connection)
 		TupleTableSlot *slot = MakeSingleTupleTableSlot(expected, &TTSOpsMinimalTuple);
 		char	   *value[9];
 
-		if (result.count != 1 || !tuplestore_gettupleslot(result.rows, true, false, slot))
+		if (result.rows == NULL || result.count != 1 || !tuplestore_gettupleslot(result.rows, true, false, slot))
 			elog(ERROR, "node \"%s\" did not say who it is", connection->node);
 		slot_getallattrs(slot);
 		for (int i = 0; i < 9; i++)
@@ -359,6 +380,8 @@ dtx_remote_connect(DtxConnection *connection)
 		/* 15 blocks in libpq, which takes this; 16 and later wait for us */
 		setenv("PGCONNECT_TIMEOUT", seconds, 1);
 		dtx_deadline_start(dtx_connect_timeout_s * 1000 + 100);
+		if (connection->unclosed)
+			get_rid_of(connection);
 		SetUserIdAndSecContext(connection->roleid,
 							   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
 		call_dblink(DBLINK_CONNECT, NULL, connection->name_text,
@@ -373,6 +396,7 @@ dtx_remote_connect(DtxConnection *connection)
 	PG_CATCH();
 	{
 		ErrorData  *error;
+		bool		from_node;
 		bool		late = dtx_deadline_passed();
 
 		dtx_deadline_stop();
@@ -382,7 +406,7 @@ dtx_remote_connect(DtxConnection *connection)
 		else
 			unsetenv("PGCONNECT_TIMEOUT");
 		MemoryContextSwitchTo(caller);
-		error = dtx_remote_error(connection, "opening a connection");
+		error = dtx_remote_error(connection, "opening a connection", &from_node);
 		dtx_remote_close(connection);
 		if (error->sqlerrcode == ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION ||
 			(late && error->sqlerrcode == ERRCODE_QUERY_CANCELED))
@@ -424,7 +448,8 @@ dtx_remote_close(DtxConnection *connection)
 	}
 	DTX_NOTHROW_FAILED();
 	{
-		/* somebody has closed it behind our back */
+		/* it may also have been closed behind our back */
+		connection->unclosed = true;
 	}
 	DTX_NOTHROW_END();
 }
@@ -464,31 +489,32 @@ dtx_remote_send(DtxConnection *connection, const char *sql, int results)
 	return sent;
 }
 
-/* Would fetching a result wait?  A broken connection is not busy. */
-bool
-dtx_remote_is_busy(DtxConnection *connection)
+/* Has the node answered?  Failing to find out is not an answer. */
+DtxAnswer
+dtx_remote_poll(DtxConnection *connection)
 {
-	volatile bool busy = false;
+	volatile DtxAnswer answer = DTX_ANSWER_UNKNOWN;
 
 	if (!connection->open)
-		return false;
+		return DTX_ANSWER_UNKNOWN;
 	DTX_NOTHROW_BEGIN();
 	{
 		DTX_FAULT("remote_is_busy");
-		busy = DatumGetInt32(call_dblink(DBLINK_IS_BUSY, NULL,
-										 connection->name_text, (Datum) 0)) != 0;
+		answer = DatumGetInt32(call_dblink(DBLINK_IS_BUSY, NULL,
+										   connection->name_text, (Datum) 0)) != 0 ?
+			DTX_ANSWER_NONE : DTX_ANSWER_THERE;
 	}
 	DTX_NOTHROW_FAILED();
 	{
-		busy = false;
+		answer = DTX_ANSWER_UNKNOWN;
 	}
 	DTX_NOTHROW_END();
-	return busy;
+	return answer;
 }
 
 /*
  * What was sent has come back without an error, as far as that can be told
- * before its result is fetched.  To be asked when not busy.
+ * before its result is fetched.  To be asked when there is an answer.
  */
 bool
 dtx_remote_answered_ok(DtxConnection *connection)
@@ -635,12 +661,20 @@ bool
 dtx_remote_drain(DtxConnection *connection)
 {
 	volatile bool lost = !connection->open;
+	volatile int rounds_left = connection->results_left + 3;
 
 	while (connection->waiting && !lost)
 	{
 		volatile bool end = connection->results_left == 0;
 		MemoryContext caller = CurrentMemoryContext;
 
+		/* a node that never comes to an end is no good */
+		CHECK_FOR_INTERRUPTS();
+		if (rounds_left-- <= 0)
+		{
+			lost = true;
+			break;
+		}
 		PG_TRY();
 		{
 			DtxResult	result;
@@ -652,13 +686,13 @@ dtx_remote_drain(DtxConnection *connection)
 		PG_CATCH();
 		{
 			ErrorData  *error;
+			bool		from_node;
 
 			MemoryContextSwitchTo(caller);
-			error = CopyErrorData();
+			error = dtx_remote_error(connection, "", &from_node);
 			/* not the node's error, but somebody who does not want to wait */
-			if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && dtx_remote_is_busy(connection))
-				PG_RE_THROW();
-			FlushErrorState();
+			if (!from_node && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+				ReThrowError(error);
 			lost = dtx_sqlstate_is_lost(error->sqlerrcode);
 			end = false;
 			FreeErrorData(error);
@@ -674,20 +708,23 @@ dtx_remote_drain(DtxConnection *connection)
 
 /*
  * Inside PG_CATCH: take the error over, in the current memory context, with
- * the node's name in the place of dblink's connection.
+ * the node's name in the place of dblink's connection.  Tells whether the
+ * error is an answer of the node, or something that went wrong here.
  */
 ErrorData *
-dtx_remote_error(DtxConnection *connection, const char *doing)
+dtx_remote_error(DtxConnection *connection, const char *doing, bool *from_node)
 {
 	ErrorData  *error = CopyErrorData();
 	char	   *found;
 
 	FlushErrorState();
+	*from_node = false;
 	if (error->context != NULL &&
 		(found = strstr(error->context, "while executing query on dblink connection named")) != NULL)
 	{
 		char	   *rest = strchr(found, '\n');
 
+		*from_node = true;
 		*found = '\0';
 		error->context = psprintf("%s%s on node \"%s\"%s", error->context, doing,
 								  connection->node, rest ? rest : "");

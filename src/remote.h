@@ -29,6 +29,7 @@ typedef struct DtxConnection
 	int			results_left;	/* of what was sent */
 	bool		used;			/* has been used since it was cleaned */
 	bool		stale;			/* options have changed: reconnect */
+	bool		unclosed;		/* closing it failed: dblink still has it */
 	uint32		server_hash;
 	uint32		mapping_hash;
 	int			version;		/* server_version_num */
@@ -36,6 +37,14 @@ typedef struct DtxConnection
 	char		user[NAMEDATALEN];	/* current_user over there */
 	Datum		name_text;		/* its name, for dblink */
 } DtxConnection;
+
+/* What came of what was sent. */
+typedef enum DtxAnswer
+{
+	DTX_ANSWER_NONE,			/* the node is still at it */
+	DTX_ANSWER_THERE,			/* something can be fetched, or the connection broke */
+	DTX_ANSWER_UNKNOWN			/* could not find out */
+} DtxAnswer;
 
 /* One result. */
 typedef struct DtxResult
@@ -54,7 +63,7 @@ extern bool dtx_remote_was_turned_down(ErrorData *error);
 extern void dtx_remote_close(DtxConnection *connection);
 extern void dtx_remote_free(DtxConnection *connection);
 extern bool dtx_remote_send(DtxConnection *connection, const char *sql, int results);
-extern bool dtx_remote_is_busy(DtxConnection *connection);
+extern DtxAnswer dtx_remote_poll(DtxConnection *connection);
 extern bool dtx_remote_answered_ok(DtxConnection *connection);
 extern void dtx_remote_get(DtxConnection *connection, TupleDesc expected,
 						   MemoryContext rows_context, DtxResult *result);
@@ -62,7 +71,8 @@ extern bool dtx_remote_drain(DtxConnection *connection);
 extern void dtx_remote_run(DtxConnection *connection, const char *sql, DtxResult *result);
 extern char *dtx_result_value(DtxResult *result, int row);
 extern TupleDesc dtx_text_columns(int count);
-extern ErrorData *dtx_remote_error(DtxConnection *connection, const char *doing);
+extern ErrorData *dtx_remote_error(DtxConnection *connection, const char *doing,
+								   bool *from_node);
 extern bool dtx_sqlstate_is_lost(int sqlstate);
 extern bool dtx_remote_role_may_call(Oid roleid);
 

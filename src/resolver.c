@@ -58,6 +58,7 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "deadline.h"
 #include "fault.h"
 #include "guc.h"
 #include "life.h"
@@ -73,6 +74,8 @@
 #define WATCH_CLOSELY_MS 10000
 /* A list that takes longer than this comes from a node that had stopped. */
 #define SLOW_LIST_MS 1000
+/* A worker of its own is given up after this. */
+#define TRYING_MAX_MS (2 * ANSWER_TIMEOUT_MS + 60000)
 
 typedef enum JobState
 {
@@ -502,6 +505,13 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(listed->gid.xid))
 		return;
 	decided = commit = dtx_store_decided(&listed->gid);
+
+	/*
+	 * Anybody can prepare under a name that he has read in
+	 * pg_prepared_xacts: it has to be the branch that the row means.
+	 */
+	if (decided && !dtx_store_branch_is_at(&listed->gid, &job->connection->identity))
+		return;
 	if (!commit && claim == DTX_LIFE_UNPROVEN)
 	{
 		if (asked == DTX_OUTCOME_UNKNOWN)
@@ -598,6 +608,8 @@ job_listed(DtxPass *pass, Job *job)
 			char	   *other;
 
 			slot_getallattrs(slot);
+			if (slot->tts_isnull[0] || slot->tts_isnull[1])
+				continue;
 			kind = TextDatumGetCString(slot->tts_values[0]);
 			name = TextDatumGetCString(slot->tts_values[1]);
 			other = slot->tts_isnull[2] ? pstrdup("") : TextDatumGetCString(slot->tts_values[2]);
@@ -791,6 +803,7 @@ job_finished(DtxPass *pass, Job *job)
 	Action	   *action = list_nth(job->actions, job->next);
 	const char *tag = action->commit ? "COMMIT PREPARED" : "ROLLBACK PREPARED";
 	ErrorData  *error = NULL;
+	bool		from_node = true;
 	DtxResult	result;
 	char		gid[DTX_GID_SIZE];
 
@@ -803,7 +816,7 @@ job_finished(DtxPass *pass, Job *job)
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(pass_context);
-		error = dtx_remote_error(job->connection, "end of the branch");
+		error = dtx_remote_error(job->connection, "end of the branch", &from_node);
 	}
 	PG_END_TRY();
 	if (error != NULL)
@@ -811,7 +824,8 @@ job_finished(DtxPass *pass, Job *job)
 		/* remote errors leave nothing behind here, but be strict about it */
 		transaction_abort(pass);
 		transaction_begin(pass);
-		if (dtx_sqlstate_is_lost(error->sqlerrcode) || !dtx_remote_drain(job->connection))
+		if (!from_node || dtx_sqlstate_is_lost(error->sqlerrcode) ||
+			!dtx_remote_drain(job->connection))
 			ReThrowError(error);
 	}
 	else if (!dtx_remote_drain(job->connection))
@@ -862,8 +876,6 @@ job_finished(DtxPass *pass, Job *job)
 static bool
 job_step(DtxPass *pass, Job *job)
 {
-	bool		late;
-
 	switch (job->state)
 	{
 		case JOB_CONNECT:
@@ -889,19 +901,29 @@ job_step(DtxPass *pass, Job *job)
 			return true;
 		case JOB_LISTED:
 		case JOB_FINISHED:
-			late = GetCurrentTimestamp() > job->deadline;
-			if (dtx_remote_is_busy(job->connection))
+			switch (dtx_remote_poll(job->connection))
 			{
-				if (late)
+				case DTX_ANSWER_NONE:
+					if (GetCurrentTimestamp() > job->deadline)
+						ereport(ERROR,
+								(errcode(ERRCODE_CONNECTION_FAILURE),
+								 errmsg("node \"%s\" does not answer", job->name)));
+					return false;
+				case DTX_ANSWER_UNKNOWN:
 					ereport(ERROR,
 							(errcode(ERRCODE_CONNECTION_FAILURE),
-							 errmsg("node \"%s\" does not answer", job->name)));
-				return false;
+							 errmsg("lost connection to node \"%s\"", job->name)));
+					break;
+				case DTX_ANSWER_THERE:
+					break;
 			}
+			/* the beginning of an answer is there; its end has to come, too */
+			dtx_deadline_start(ANSWER_TIMEOUT_MS);
 			if (job->state == JOB_LISTED)
 				job_listed(pass, job);
 			else
 				job_finished(pass, job);
+			dtx_deadline_stop();
 			return true;
 		case JOB_OVER:
 			break;
@@ -934,7 +956,10 @@ dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
 	else
 		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at), pause_ms),
 				 node->next_try_at);
-	due = at <= now && !node->trying;
+	/* a worker that could not even start cannot say so */
+	due = at <= now &&
+		(!node->trying ||
+		 now > TimestampTzPlusMilliseconds(node->trying_from, TRYING_MAX_MS));
 	SpinLockRelease(&node->mutex);
 	if (!due)
 		*when = Min(*when, at <= now ? TimestampTzPlusMilliseconds(now, 200) : at);
@@ -1021,9 +1046,15 @@ dtx_resolver_pass(DtxPass *pass)
 
 				MemoryContextSwitchTo(pass_context);
 				error = CopyErrorData();
-				/* the caller wants to stop, or something is wrong with us */
-				if (pass->in_transaction && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+				/* the caller wants to stop, unless it was our deadline */
+				if (dtx_deadline_passed())
+				{
+					error->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
+					error->message = psprintf("node \"%s\" does not come to an end", job->name);
+				}
+				else if (pass->in_transaction && error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 					PG_RE_THROW();
+				dtx_deadline_stop();
 				FlushErrorState();
 				transaction_abort(pass);
 				job_failed(pass, job, error);

@@ -5,7 +5,7 @@
  *		forgets what is finished, and has the resolver look at nodes.
  *
  *		starting	-> ready, unadopted, no extension, template, mismatch
- *		ready		-> gone after a minute without work, back when needed
+ *		ready		-> gone after dtx.scanner_idle_timeout, back when needed
  *
  * (1) There is one per database: it holds a lock whose tag SQL cannot take.
  * (2) It holds no transaction while it sleeps or waits for a node.
@@ -48,8 +48,6 @@
 #include "resolver.h"
 #include "store.h"
 
-/* Without work for so long, it leaves. */
-#define IDLE_MS 60000
 /* The status table is vacuumed after so many rows were forgotten. */
 #define VACUUM_AFTER 8192
 /* Advisory locks of SQL have 1 or 2 in this place. */
@@ -270,8 +268,11 @@ start_node_workers(void)
 		memcpy(worker.bgw_extra, &row->serverid, sizeof(Oid));
 		SpinLockAcquire(&node->mutex);
 		node->trying = true;
+		node->trying_from = now;
 		SpinLockRelease(&node->mutex);
-		if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		if (RegisterDynamicBackgroundWorker(&worker, &handle))
+			pfree(handle);
+		else
 		{
 			DtxPass		pass = {.database = database, .only_server = row->serverid};
 
@@ -413,7 +414,8 @@ dtx_scanner_main(Datum arg)
 		pgstat_report_stat(true);
 		pgstat_report_activity(STATE_IDLE, state == DTX_DATABASE_READY ?
 							   "dtx: sleeps" : "dtx: waits to be adopted");
-		if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(), IDLE_MS))
+		if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(),
+									   dtx_scanner_idle_timeout_s * 1000))
 			proc_exit(0);
 
 		/*

@@ -79,6 +79,7 @@ typedef struct DtxNode
 	uint64		clean;			/* value of uncertain at the last clean scan */
 	bool		hung;			/* missed a bound: COMMIT does not wait for it */
 	bool		trying;			/* a worker of its own is at it */
+	TimestampTz trying_from;
 	int			failures;		/* in a row */
 	TimestampTz failing_since;
 	TimestampTz tried_at;

@@ -469,6 +469,26 @@ dtx_store_decided(const DtxGid *gid)
 		row_is_visible("committed", "committed_pkey", gid);
 }
 
+/* Does the decision have this branch, and on the server that is asked about? */
+bool
+dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT8OID, INT8OID, OIDOID};
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+		u64_datum(gid->nonce), Int64GetDatum(gid->branch),
+	u64_datum(identity->system_identifier), ObjectIdGetDatum(identity->database)};
+	bool		found;
+
+	store_enter(&context);
+	found = run("SELECT FROM dtx.decision d, pg_catalog.unnest(d.branches) WITH ORDINALITY b"
+				" WHERE d.life = $1 AND d.xid = $2 AND d.nonce = $3 AND b.ordinality = $4"
+				" AND b.system_identifier = $5 AND b.database = $6",
+				true, lengthof(types), types, values, NULL) > 0;
+	store_leave(&context);
+	return found;
+}
+
 /* Branches on a node that are decided to commit and not known to have. */
 List *
 dtx_store_open_branches(Oid serverid)
@@ -641,7 +661,8 @@ dtx_store_forget_done(void)
 	store_enter(&context);
 	count = run("WITH gone AS (DELETE FROM dtx.decision d WHERE pg_catalog.cardinality(d.branches) ="
 				" (SELECT pg_catalog.count(*) FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
-				" AND x.nonce = d.nonce AND x.state = 'done') RETURNING *)"
+				" AND x.nonce = d.nonce AND x.state = 'done'"
+				" AND x.branch BETWEEN 1 AND pg_catalog.cardinality(d.branches)) RETURNING *)"
 				" INSERT INTO dtx.committed SELECT life, xid, nonce, owner, decided_at FROM gone WHERE asked",
 				false, 0, NULL, NULL, NULL);
 	/* of these, and of those that a session forgot just when they were proven */

@@ -85,11 +85,6 @@ begin_global(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("dtx cannot be used during a parallel operation")));
-	if (RecoveryInProgress())
-		ereport(ERROR,
-				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
-				 errmsg("dtx cannot be used on a standby"),
-				 errhint("Connect to the primary.")));
 	database = dtx_node_database(true);
 	if (current_context == NULL)
 		current_context = AllocSetContextCreate(TopMemoryContext, "dtx transaction",
@@ -99,12 +94,16 @@ begin_global(void)
 	current.gid.life = pg_atomic_read_u64(&database->life);
 	current.gid.nonce = dtx_random64();
 	current.active = true;
+}
 
-	/*
-	 * Callbacks run in the reverse order of their registration.  postgres_fdw
-	 * commits its remote transactions in PRE_COMMIT: registered last, ours
-	 * prepares first, so that a refusal over here stops that as well.
-	 */
+/*
+ * Callbacks run in the reverse order of their registration.  postgres_fdw
+ * commits its remote transactions in PRE_COMMIT: registered last, ours
+ * prepares first, so that a refusal over here stops that as well.
+ */
+static void
+come_first(void)
+{
 	UnregisterXactCallback(transaction_callback, NULL);
 	RegisterXactCallback(transaction_callback, NULL);
 }
@@ -130,6 +129,7 @@ enlist(const char *node)
 
 	dtx_require_preload();
 	begin_global();
+	come_first();
 	server = dtx_node_lookup(node, roleid);
 	foreach(cell, current.branches)
 	{
@@ -272,27 +272,21 @@ dtx_outcome(PG_FUNCTION_ARGS)
 
 /* ------------------------------------------------------------ phase one */
 
-/* Was it the user, or PostgreSQL on his behalf, who cancelled? */
-static bool
-is_local_cancel(DtxBranch *branch, ErrorData *error)
-{
-	return error->sqlerrcode == ERRCODE_QUERY_CANCELED &&
-		dtx_remote_is_busy(branch->connection);
-}
-
 /*
- * Take in the answer of one branch.  Returns its error, or NULL.  A cancel by
- * the user is raised at once.
+ * Take in the answer of one branch.  Returns its error, or NULL.  The branch
+ * stays "preparing" unless the node itself has refused: then nobody knows
+ * what it did.  A cancel by the user is raised at once.
  */
 static ErrorData *
 gather_one(DtxBranch *branch, bool one_phase)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	DtxConnection *connection = branch->connection;
 	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
-		if (dtx_deadline_passed() && dtx_remote_is_busy(branch->connection))
+		if (dtx_deadline_passed() && dtx_remote_poll(connection) != DTX_ANSWER_THERE)
 			ereport(ERROR,
 					(errcode(ERRCODE_QUERY_CANCELED),
 					 errmsg("deadline passed")));
@@ -303,43 +297,52 @@ gather_one(DtxBranch *branch, bool one_phase)
 	}
 	PG_CATCH();
 	{
+		bool		from_node;
+
 		MemoryContextSwitchTo(caller);
-		error = dtx_remote_error(branch->connection,
-								 one_phase ? "commit of the branch" : "prepare of the branch");
-		if (is_local_cancel(branch, error))
-		{
-			if (!dtx_deadline_passed())
-				ReThrowError(error);
-			QueryCancelPending = false;
-			error->sqlerrcode = ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN;
-			error->message = psprintf("node \"%s\" did not prepare its branch within dtx.prepare_timeout",
-									  branch->connection->node);
-			error->detail = NULL;
-		}
-		else if (dtx_sqlstate_is_lost(error->sqlerrcode) || !branch->connection->open)
+		error = dtx_remote_error(connection, one_phase ? "commit of the branch" :
+								 "prepare of the branch", &from_node);
+		if (dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open)
 		{
 			error->detail = error->message;
 			error->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
-			error->message = psprintf("lost connection to node \"%s\"", branch->connection->node);
+			error->message = psprintf("lost connection to node \"%s\"", connection->node);
 			error->hint = NULL;
-			dtx_remote_close(branch->connection);
+			dtx_remote_close(connection);
 		}
-		else
+		else if (from_node || branch->refused)
 		{
 			/*
 			 * Refused.  Whatever failed at the very end of PREPARE, though,
 			 * failed with the transaction prepared: let the scanner look.
 			 */
-			if (branch->ended && !one_phase)
+			if (branch->ended && !branch->refused && !one_phase)
 			{
-				dtx_node_uncertain(branch->connection->state);
+				dtx_node_uncertain(connection->state);
 				current.doubtful = true;
 			}
-			if (dtx_remote_drain(branch->connection) &&
-				branch->state == DTX_BRANCH_PREPARING)
+			if (branch->state == DTX_BRANCH_PREPARING)
 				branch->state = branch->ended ? DTX_BRANCH_CLOSED : DTX_BRANCH_OPEN;
+			if (!dtx_remote_drain(connection) && branch->state == DTX_BRANCH_OPEN)
+				branch->state = DTX_BRANCH_LOST;
 			if (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED && error->hint == NULL)
 				error->hint = pstrdup("A branch cannot use temporary tables, NOTIFY together with writes, or cursors WITH HOLD.");
+		}
+		else
+		{
+			bool		cancelled = error->sqlerrcode == ERRCODE_QUERY_CANCELED;
+
+			dtx_remote_close(connection);
+			if (cancelled && !dtx_deadline_passed())
+				ReThrowError(error);
+			if (cancelled)
+			{
+				QueryCancelPending = false;
+				error->sqlerrcode = ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN;
+				error->message = psprintf("node \"%s\" did not %s its branch within dtx.prepare_timeout",
+										  connection->node, one_phase ? "commit" : "prepare");
+				error->detail = NULL;
+			}
 		}
 	}
 	PG_END_TRY();
@@ -560,16 +563,29 @@ commit_is_replicated(void)
 	return replicated;
 }
 
-/* Has a branch whose COMMIT PREPARED was sent answered?  Notes it if so. */
+/*
+ * Has a branch whose COMMIT PREPARED was sent answered?  Notes it if so.  Not
+ * being able to find out is left to the scanner, like any other answer.
+ */
 static bool
 branch_has_answered(DtxBranch *branch)
 {
-	if (dtx_remote_is_busy(branch->connection))
-		return false;
-	if (dtx_remote_answered_ok(branch->connection))
-		branch->state = DTX_BRANCH_FINISHED;
-	else
-		branch->state = DTX_BRANCH_PREPARED;	/* the scanner looks after it */
+	switch (dtx_remote_poll(branch->connection))
+	{
+		case DTX_ANSWER_NONE:
+			return false;
+		case DTX_ANSWER_THERE:
+			if (dtx_remote_answered_ok(branch->connection))
+			{
+				branch->state = DTX_BRANCH_FINISHED;
+				return true;
+			}
+			break;
+		case DTX_ANSWER_UNKNOWN:
+			break;
+	}
+	dtx_remote_close(branch->connection);
+	branch->state = DTX_BRANCH_PREPARED;
 	return true;
 }
 
