@@ -55,22 +55,24 @@ sub forget_session
 	return;
 }
 
-# One value from a server, as superuser, by a connection that is kept.
+# One value from a server, as superuser, by a connection that is kept.  A
+# server that is starting is waited for.
 sub ask
 {
 	my ($self, $name, $sql) = @_;
-	foreach my $try (1, 2)
+	my $end = time() + 20;
+	while (time() < $end)
 	{
 		my $session = $self->{asking}{$name} ||= eval { $self->{c}->super_session(node => $name) };
-		my $value = eval { $session->query($sql) };
-		if (!$@ && $session->{stderr} eq '')
+		if ($session)
 		{
-			return $value;
+			my $value = eval { $session->query($sql) };
+			return $value if !$@ && $session->{stderr} eq '';
+			croak "$sql: $session->{stderr}" if $session->{stderr} =~ /ERROR/;
+			delete $self->{asking}{$name};
+			eval { $session->quit };
 		}
-		croak "$sql: $session->{stderr}" if $session && $session->{stderr} =~ /ERROR/;
-		# the server went away in between
-		delete $self->{asking}{$name};
-		eval { $session->quit } if $session;
+		sleep 0.05;
 	}
 	croak "no answer from $name";
 }
@@ -95,20 +97,25 @@ sub fault
 sub fault_hits { my ($self, $point) = @_; return $self->ask('c', "SELECT public.dtx_fault_hits('$point')"); }
 sub fault_reset { my ($self) = @_; $self->ask('c', 'SELECT public.dtx_fault_reset()'); return; }
 
-# Begin a transfer and stop before its end.  Option: before => SQL for the session.
+# Begin a transfer and stop before its end.  Options: before => SQL for the
+# session, with => more SQL, gid => 1: ask for its gid, which gid() tells.
 sub begin
 {
 	my ($self, %opt) = @_;
 	my $c = $self->{c};
 	$self->{note} = 'transfer ' . ++$self->{number};
+	my $with = join '; ', grep { defined } $opt{with}, $opt{gid} ? 'SELECT dtx.current_gid()' : ();
 	my $sql = ($opt{before} ? "$opt{before};\n" : '')
-	  . $c->transfer_sql('a', 'b', 1, note => $self->{note}, end => $opt{with} || 'SELECT 1');
+	  . $c->transfer_sql('a', 'b', 1, note => $self->{note}, end => $with || 'SELECT 1');
 	my $session = $self->session;
-	$session->query($sql);
+	my $stdout = $session->query($sql);
+	($self->{gid}) = $stdout =~ /(dtx_[0-9a-f_]+)/;
 	croak "transfer did not begin: $session->{stderr}" if $session->{stderr} =~ /ERROR|FATAL/;
 	$session->{stderr} = '';
 	return $session;
 }
+
+sub gid { return $_[0]->{gid}; }
 
 # Send the end without waiting for the answer, and take it in: a hash of
 #     said     committed | aborted | lost     what the client may believe
@@ -200,6 +207,18 @@ sub calm
 		q{SELECT b::text FROM dtx.branches b}, q{SELECT d::text FROM dtx.decision d},
 		q{SELECT pid, wait_event, state, query FROM pg_stat_activity WHERE backend_type LIKE 'dtx%'};
 	croak 'the scanner still has something to do';
+}
+
+# Stop the scanner before its next pass, until fault_reset: it would take faults
+# of points that sessions have as well.
+sub hold_scanner
+{
+	my ($self) = @_;
+	$self->fault('scan_begin', 'wait');
+	$self->{c}->wait_for('the scanner to stop', sub {
+		$self->ask('c', q{SELECT public.dtx_fault_waiting('scan_begin')}) eq 't';
+	}, 20);
+	return;
 }
 
 # Start a server that killed itself, or was killed.
