@@ -274,7 +274,11 @@ job_failed(DtxPass *pass, Job *job, ErrorData *error)
 		ereport(LOG,
 				(errmsg("dtx: node \"%s\" cannot be scanned: %s", job->name, text)));
 	dtx_node_failed(job->node, text, backoff_ms);
-	pass->left += Max(list_length(job->actions) - job->next, list_length(job->open));
+	job->left = Max(list_length(job->actions) - job->next, list_length(job->open));
+	SpinLockAcquire(&job->node->mutex);
+	job->node->pending = job->left;
+	SpinLockRelease(&job->node->mutex);
+	pass->left += job->left;
 	job->state = JOB_OVER;
 }
 
