@@ -6,6 +6,9 @@
 # settings of README's ```conf block.  An error fails the test, unless the
 # ```text block right below shows it.  Each line of such a ```text block must
 # be printed, in this order; errors and the like are looked for in stderr.
+#
+# Last, README has every setting with its default, and every view and function
+# that people may call.
 use strict;
 use warnings;
 use IPC::Run;
@@ -120,6 +123,21 @@ foreach my $file ("$top/README.md", sort glob "$top/docs/*.md")
 		is($missing, undef, "$name, line $block->{line}: prints what is shown")
 		  or diag "printed:\n$out$err";
 	}
+}
+
+my $readme = slurp_file("$top/README.md");
+foreach my $setting (split /\n/, $server->safe_psql('ledger',
+	q{SELECT format('`%s` | %s |', name, current_setting(name)) FROM pg_settings
+	  WHERE name LIKE 'dtx.%' AND name NOT IN ('dtx.branch', 'dtx.loopback') ORDER BY name}))
+{
+	ok(index($readme, "| $setting") >= 0, "README has $setting");
+}
+foreach my $name (split /\n/, $server->safe_psql('ledger',
+	q{SELECT 'dtx.' || relname FROM pg_class WHERE relnamespace = 'dtx'::regnamespace AND relkind = 'v'
+	  UNION SELECT 'dtx.' || proname || '(' FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace
+	    AND proname NOT IN ('life_text', 'gid_text', 'node_states', 'counters', 'database_state')}))
+{
+	ok(index($readme, $name) >= 0, "README has $name");
 }
 
 done_testing;
