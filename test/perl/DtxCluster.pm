@@ -392,11 +392,11 @@ sub poll_until
 {
 	my ($self, $code, $timeout) = @_;
 	my $end = time() + ($timeout || $PostgreSQL::Test::Utils::timeout_default);
-	while (1)
+	for (my $pause = 0.005;; $pause *= 1.5)
 	{
 		return 1 if $code->();
 		return 0 if time() > $end;
-		sleep 0.05;
+		sleep($pause < 0.05 ? $pause : 0.05);
 	}
 }
 
