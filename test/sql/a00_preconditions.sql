@@ -6,6 +6,7 @@
 \i :check
 \set ECHO all
 \if :skip
+\set ECHO none
 \echo
 \echo The settings of this server are not those that the tests need:
 \echo :missing
