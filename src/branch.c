@@ -260,7 +260,7 @@ script_savepoints(Script *script, DtxBranch *branch, int level)
 	}
 	if (branch->stale_statement[0] != '\0')
 	{
-		appendStringInfo(sql, "DEALLOCATE %s; ", branch->stale_statement);
+		appendStringInfoString(sql, "DEALLOCATE ALL; ");
 		script_step(script, STEP_STATEMENT_GONE, 0);
 	}
 	if (branch->levels > branch->levels_wanted)
@@ -485,7 +485,7 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 	{
 		ErrorData  *error;
 		bool		from_node;
-		bool		lost;
+		bool		lost;		/* the connection */
 
 		MemoryContextSwitchTo(caller);
 		error = dtx_remote_error(connection, "statement", &from_node);
@@ -512,8 +512,14 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 				branch->state = DTX_BRANCH_LOST;
 			ReThrowError(error);
 		}
-		if (!lost && done < user_first && !from_node)
-			lost = true;		/* nobody knows which savepoints there are */
+		if (!lost && !from_node && done < user_first)
+		{
+			/* nobody knows which savepoints there are */
+			dtx_remote_close(connection);
+			if (branch->state == DTX_BRANCH_OPEN)
+				branch->state = DTX_BRANCH_LOST;
+			ReThrowError(error);
+		}
 		if (!lost)
 			lost = !dtx_remote_drain(connection);
 		if (!lost)

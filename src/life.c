@@ -217,15 +217,16 @@ dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
 	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
 	const DtxLife *child;
 	bool		known;
+	bool		other;
 
 	if (claim == DTX_LIFE_FOREIGN)
 		return DTX_OUTCOME_UNKNOWN;
 	if (claim == DTX_LIFE_PRESENT && gid->xid < next &&
 		next - gid->xid < PG_INT32_MAX && TransactionIdIsInProgress(xid))
 		return DTX_OUTCOME_IN_PROGRESS;
-	if (dtx_store_decided(gid))
+	if (dtx_store_decided(gid, &other))
 		return DTX_OUTCOME_COMMITTED;
-	if (claim == DTX_LIFE_UNPROVEN)
+	if (other || claim == DTX_LIFE_UNPROVEN)
 		return DTX_OUTCOME_UNKNOWN;
 
 	/*

@@ -34,6 +34,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
@@ -215,14 +216,20 @@ dtx_node_enter(ForeignServer *server, Oid roleid)
 	DtxDatabase *database = dtx_node_database(true);
 	UserMapping *mapping;
 	Oid			session_user = GetSessionUserId();
+	ResourceOwner save_owner = CurrentResourceOwner;
 
+	/* a subtransaction that rolls back leaves the branch open */
+	CurrentResourceOwner = TopTransactionResourceOwner;
 	LockDatabaseObject(ForeignServerRelationId, server->serverid, 0, AccessShareLock);
+	CurrentResourceOwner = save_owner;
 	if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("node \"%s\" does not exist", server->servername)));
 	mapping = GetUserMapping(roleid, server->serverid);
+	CurrentResourceOwner = TopTransactionResourceOwner;
 	LockDatabaseObject(UserMappingRelationId, mapping->umid, 0, AccessShareLock);
+	CurrentResourceOwner = save_owner;
 
 	/*
 	 * A connection of dblink belongs to the session.  Who could have become

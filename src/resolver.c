@@ -262,6 +262,7 @@ job_failed(DtxPass *pass, Job *job, ErrorData *error)
 	}
 	snprintf(text, sizeof(text), "%s%s%s", error->message,
 			 error->detail ? ": " : "", error->detail ? error->detail : "");
+	text[strcspn(text, "\n")] = '\0';
 	SpinLockAcquire(&job->node->mutex);
 	uncertain = job->node->uncertain != job->node->clean;
 	SpinLockRelease(&job->node->mutex);
@@ -508,7 +509,7 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 		return;
 	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(listed->gid.xid))
 		return;
-	decided = commit = dtx_store_decided(&listed->gid);
+	decided = commit = dtx_store_decided(&listed->gid, NULL);
 
 	/*
 	 * Anybody can prepare under a name that he has read in
@@ -693,8 +694,8 @@ job_listed(DtxPass *pass, Job *job)
 }
 
 /*
- * The role to end a branch with: that of the status row, else those whose
- * mapping connects as the owner, else any that used the node.
+ * The role to end a branch with: that of the status row, or one whose mapping
+ * connects as the branch's owner (or does not say as whom it connects).
  */
 static Oid
 action_role(Job *job, Action *action)
@@ -708,12 +709,9 @@ action_role(Job *job, Action *action)
 	{
 		const char *user = mapped_user(job->serverid, lfirst_oid(cell));
 
-		if (user != NULL && strcmp(user, action->owner) == 0)
+		if (user != NULL && (strcmp(user, action->owner) == 0 || user[0] == '\0'))
 			candidates = list_append_unique_oid(candidates, lfirst_oid(cell));
 	}
-	foreach(cell, job->roles)
-		if (mapped_user(job->serverid, lfirst_oid(cell)) != NULL)
-			candidates = list_append_unique_oid(candidates, lfirst_oid(cell));
 	if (action->role_tried >= list_length(candidates))
 		return InvalidOid;
 	return list_nth_oid(candidates, action->role_tried);
@@ -767,7 +765,7 @@ job_finish(DtxPass *pass, Job *job)
 	if (!OidIsValid(roleid))
 	{
 		hold(pass, job, &action->gid, action->held,
-			 psprintf("its owner over there, \"%s\", is nobody whom a user mapping connects as", action->owner));
+			 psprintf("no user mapping connects to the node as its owner there, \"%s\"", action->owner));
 		transaction_commit(pass);
 		job->next++;
 		return;
@@ -786,6 +784,13 @@ job_finish(DtxPass *pass, Job *job)
 		job->refused = true;
 		job->left++;
 		job->next++;
+		return;
+	}
+
+	/* somebody else's rights over there, be they enough, are not for this */
+	if (strcmp(job->connection->user, action->owner) != 0)
+	{
+		action->role_tried++;
 		return;
 	}
 

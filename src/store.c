@@ -433,9 +433,12 @@ dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 	table_close(relation, RowExclusiveLock);
 }
 
-/* Is there a row of this very transaction, as of now? */
+/*
+ * Is there a row of this very transaction, as of now?  *other is set if there
+ * is one of that xid, but another nonce.
+ */
 static bool
-row_is_visible(const char *table, const char *index, const DtxGid *gid)
+row_is_visible(const char *table, const char *index, const DtxGid *gid, bool *other)
 {
 	Oid			indexid;
 	Relation	relation = open_table(table, AccessShareLock, index, &indexid);
@@ -454,6 +457,7 @@ row_is_visible(const char *table, const char *index, const DtxGid *gid)
 		Datum		nonce = heap_getattr(tuple, 3, RelationGetDescr(relation), &isnull);
 
 		found = (uint64) DatumGetInt64(nonce) == gid->nonce;
+		*other = *other || !found;
 	}
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
@@ -461,12 +465,20 @@ row_is_visible(const char *table, const char *index, const DtxGid *gid)
 	return found;
 }
 
-/* Is the transaction decided to commit?  Rows move in the order of the looks. */
+/*
+ * Is the transaction decided to commit?  Rows move in the order of the looks.
+ * other (may be NULL) tells that the name is not that of the transaction
+ * which had the xid.
+ */
 bool
-dtx_store_decided(const DtxGid *gid)
+dtx_store_decided(const DtxGid *gid, bool *other)
 {
-	return row_is_visible("decision", "decision_pkey", gid) ||
-		row_is_visible("committed", "committed_pkey", gid);
+	bool		ignored = false;
+
+	other = other ? other : &ignored;
+	*other = false;
+	return row_is_visible("decision", "decision_pkey", gid, other) ||
+		row_is_visible("committed", "committed_pkey", gid, other);
 }
 
 /* Does the decision have this branch, and on the server that is asked about? */

@@ -73,7 +73,7 @@ extern bool dtx_store_server_in_use(Oid serverid, Oid roleid);
 
 extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 							 const DtxBranchRecord *records, int count);
-extern bool dtx_store_decided(const DtxGid *gid);
+extern bool dtx_store_decided(const DtxGid *gid, bool *other);
 extern bool dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity);
 extern List *dtx_store_open_branches(Oid serverid);
 extern List *dtx_store_branch_rows(Oid serverid);

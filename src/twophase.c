@@ -256,7 +256,7 @@ dtx_outcome(PG_FUNCTION_ARGS)
 				 errhint("dtx.current_gid() returns it.")));
 	dtx_require_preload();
 	if (RecoveryInProgress())
-		outcome = dtx_store_decided(&gid) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
+		outcome = dtx_store_decided(&gid, NULL) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
 	else
 	{
 		DtxDatabase *database = dtx_node_database(false);
