@@ -8,7 +8,7 @@
 # be printed, in this order; errors and the like are looked for in stderr.
 #
 # Last, README has every setting with its default, and every view and function
-# that people may call.
+# that people may call; docs/architecture.md has every fault point.
 use strict;
 use warnings;
 use IPC::Run;
@@ -139,5 +139,8 @@ foreach my $name (split /\n/, $server->safe_psql('ledger',
 {
 	ok(index($readme, $name) >= 0, "README has $name");
 }
+my %point = map { $_ => 1 } map { slurp_file($_) =~ /DTX_FAULT\("(\w+)"\)/g } glob "$top/src/*.c";
+my $architecture = slurp_file("$top/docs/architecture.md");
+is(join(' ', grep { $architecture !~ /`$_`/ } sort keys %point), '', 'architecture.md has every fault point');
 
 done_testing;
