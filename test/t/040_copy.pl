@@ -149,6 +149,11 @@ is($c->as_super($shown, @heir), '', 'who makes it');
 $c->wait_for('it to be rolled back', sub {
 	$c->as_super('SELECT count(*) FROM pg_prepared_xacts', node => 'a') == 0 });
 is($c->as_super('SELECT count(*) FROM pg_prepared_xacts', node => 'b'), 1, 'ends that one');
+my ($other) = $stuck[1] =~ /\|(SELECT dtx\.resolve.*)$/;
+$other =~ s/committed or aborted\?/committed/;
+like(($c->super_psql($other, @heir))[2],
+	qr/ERROR:  cannot resolve a branch .* as committed\nDETAIL:  Another of its branches was resolved otherwise/,
+	'the other branch cannot be resolved otherwise');
 is($c->as_super("SELECT dtx.adopt('$lost', 'nothing is missing')", @heir), '', 'the old life is adopted');
 $c->wait_for('the other branch', sub {
 	$c->as_super('SELECT count(*) FROM pg_prepared_xacts', node => 'b') == 0 });
