@@ -28,11 +28,12 @@ BEGIN
 	syscall($number, 36, 1, 0, 0, 0) if $^O eq 'linux' && $number;
 }
 
-# new($c): the cluster, with nodes a and b.
+# new($c): the cluster, with nodes a and b; id => 2: another account than 1, so
+# that two of them are not in each other's way.
 sub new
 {
-	my ($class, $c) = @_;
-	my $self = bless { c => $c, number => 0, seen => {} }, $class;
+	my ($class, $c, %opt) = @_;
+	my $self = bless { c => $c, number => 0, id => 1, %opt }, $class;
 	$self->{seen} = $self->_look;
 	return $self;
 }
@@ -103,10 +104,12 @@ sub begin
 {
 	my ($self, %opt) = @_;
 	my $c = $self->{c};
-	$self->{note} = 'transfer ' . ++$self->{number};
+	my $id = $self->{id};
+	$self->{note} = "transfer $id." . ++$self->{number};
 	my $with = join '; ', grep { defined } $opt{with}, $opt{gid} ? 'SELECT dtx.current_gid()' : ();
 	my $sql = ($opt{before} ? "$opt{before};\n" : '')
-	  . $c->transfer_sql('a', 'b', 1, note => $self->{note}, end => $with || 'SELECT 1');
+	  . $c->transfer_sql('a', 'b', 1, note => $self->{note},
+		from_id => $id, to_id => $id, end => $with || 'SELECT 1');
 	my $session = $self->session;
 	my $stdout = $session->query($sql);
 	($self->{gid}) = $stdout =~ /(dtx_[0-9a-f_]+)/;
@@ -160,7 +163,7 @@ sub attempt
 sub _look
 {
 	my ($self) = @_;
-	my $sql = 'SELECT balance FROM account WHERE id = 1';
+	my $sql = 'SELECT balance FROM account WHERE id = ' . $self->{id};
 	return { a => $self->ask('a', $sql), b => $self->ask('b', $sql) };
 }
 
