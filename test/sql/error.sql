@@ -217,4 +217,20 @@ SELECT dblink_exec('holder', 'ROLLBACK');
 SELECT dblink_disconnect('holder');
 SET SESSION AUTHORIZATION regress_dtx_app;
 SELECT dtx.exec('bank_a', 'UPDATE account SET balance = 1000 WHERE id = 2');
+-- a branch in this database that waits for its own session
+RESET SESSION AUTHORIZATION;
+DO $$ BEGIN
+    EXECUTE format('CREATE SERVER itself FOREIGN DATA WRAPPER dblink_fdw OPTIONS (host ''127.0.0.1'', port %L,
+        dbname ''dtx_regression_c'', options ''-c dtx.loopback=on'')', current_setting('port'));
+    EXECUTE 'CREATE USER MAPPING FOR regress_dtx_app SERVER itself OPTIONS (user ''regress_dtx_app'', password ''regress-app'')';
+    EXECUTE 'GRANT USAGE ON FOREIGN SERVER itself TO regress_dtx_app';
+END $$;
+SET SESSION AUTHORIZATION regress_dtx_app;
+INSERT INTO ledger (note) VALUES ('mine');
+SET dtx.branch_lock_timeout = '50ms';
+BEGIN;
+UPDATE ledger SET note = 'local';
+SELECT dtx.exec('itself', 'UPDATE ledger SET note = ''branch''');
+COMMIT;
+SELECT note FROM ledger;
 \i :end

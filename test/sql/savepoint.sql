@@ -221,6 +221,34 @@ SELECT try('bank_a', 'SELECT 1/0');
 COMMIT;
 SELECT notes();
 SELECT forget();
+-- a string that this server can read, and the node cannot
+RESET SESSION AUTHORIZATION;
+\connect :bank_a
+ALTER ROLE regress_dtx_app IN DATABASE dtx_regression_a SET backslash_quote = off;
+\connect :coordinator
+SET SESSION AUTHORIZATION regress_dtx_app;
+-- as the very first thing
+BEGIN;
+SELECT try('bank_a', $$SELECT E'\''$$);
+SELECT put_all('a');
+COMMIT;
+-- later: it fails the whole branch, since it has no savepoint before it
+BEGIN;
+SELECT put_all('b');
+SELECT try('bank_a', $$SELECT E'\''$$);
+SELECT try('bank_a', 'SELECT 1');
+COMMIT;
+-- in a block that has used the node before, it is undone with the block
+BEGIN;
+SELECT put_all('c');
+SAVEPOINT one;
+SELECT put_all('d');
+SELECT dtx.exec('bank_a', $$SELECT E'\''$$);
+ROLLBACK TO one;
+SELECT put_all('e');
+COMMIT;
+SELECT notes();
+SELECT forget();
 -- a statement with parameters that fails, again and again
 DO $$
 BEGIN
