@@ -38,12 +38,13 @@ sub new
 	return $self;
 }
 
-# The session of app that attempts use; made anew after it was lost.
+# The session of app that attempts use; made anew after it was lost.  A server
+# that is starting is waited for.
 sub session
 {
 	my ($self) = @_;
 	return $self->{session} if $self->{session};
-	$self->{session} = $self->{c}->app_session;
+	$self->{c}->wait_for('a connection', sub { $self->{session} = eval { $self->{c}->app_session } }, 20);
 	$self->{session}->query('\\set VERBOSITY verbose');
 	return $self->{session};
 }
