@@ -4,6 +4,17 @@
 -- No constraint here may be deferred: rows are also written while a
 -- transaction commits, when deferred checks have already been made.
 
+-- CREATE EXTENSION takes a schema that exists; it must not be somebody else's.
+DO $$
+BEGIN
+    IF (SELECT n.nspowner FROM pg_catalog.pg_namespace n WHERE n.nspname OPERATOR(pg_catalog.=) 'dtx')
+       OPERATOR(pg_catalog.<>)
+       (SELECT r.oid FROM pg_catalog.pg_roles r WHERE r.rolname OPERATOR(pg_catalog.=) CURRENT_USER) THEN
+        RAISE EXCEPTION 'schema "dtx" exists and belongs to another role'
+            USING ERRCODE = 'duplicate_schema', HINT = 'Drop or rename it first.';
+    END IF;
+END $$;
+
 -- The coordinator's name for as long as the extension lives: through restarts,
 -- promotions and restores.
 CREATE TABLE dtx.lineage (
@@ -11,6 +22,8 @@ CREATE TABLE dtx.lineage (
     created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CONSTRAINT lineage_pkey PRIMARY KEY (lineage)
 );
+COMMENT ON TABLE dtx.lineage IS
+    'The name of this coordinator, the same through restarts, promotions and restores.';
 INSERT INTO dtx.lineage (lineage)
 SELECT ('x' || pg_catalog.substr(pg_catalog.md5(
             pg_catalog.gen_random_uuid()::text || pg_catalog.gen_random_uuid()::text), 1, 16)

@@ -137,7 +137,7 @@ SELECT b.node, b.gid, b.branch, b.state,
   LEFT JOIN dtx.nodes n ON n.node = b.node
  WHERE b.state <> 'done'
    AND (b.state = 'held' OR b.since < pg_catalog.clock_timestamp()
-        - pg_catalog.current_setting('dtx.stuck_after')::interval)
+        - COALESCE(pg_catalog.current_setting('dtx.stuck_after', true), '60s')::interval)
 UNION ALL
 SELECT NULL, NULL, NULL, 'held', pg_catalog.clock_timestamp() - l.started_at,
        'this database runs in another place than before (' || l.cause ||

@@ -182,11 +182,15 @@ script_step(Script *script, StepKind kind, int argument)
 	script->count++;
 }
 
-/* What an earlier transaction has left in the session, apart from its end. */
+/*
+ * Away with what an earlier transaction has left in the session.  It is a
+ * transaction of its own: otherwise it would belong to the branch, which then
+ * could not choose its isolation level, and would undo it by its rollback.
+ */
 #define RESET_SESSION \
-	"RESET ALL; RESET SESSION AUTHORIZATION; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; " \
-	"DISCARD TEMP; DISCARD SEQUENCES; "
-#define RESET_SESSION_RESULTS 7
+	"BEGIN; RESET ALL; RESET SESSION AUTHORIZATION; DEALLOCATE ALL; CLOSE ALL; " \
+	"UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; "
+#define RESET_SESSION_RESULTS 8
 
 static const char *
 isolation_name(void)
@@ -204,6 +208,15 @@ isolation_name(void)
 	}
 }
 
+static void
+note_styles(DtxBranch *branch)
+{
+	strlcpy(branch->date_style, GetConfigOption("DateStyle", false, false),
+			sizeof(branch->date_style));
+	strlcpy(branch->interval_style, GetConfigOption("IntervalStyle", false, false),
+			sizeof(branch->interval_style));
+}
+
 /* BEGIN, the marker, and the session's settings. */
 static void
 script_begin(Script *script, DtxBranch *branch)
@@ -217,6 +230,14 @@ script_begin(Script *script, DtxBranch *branch)
 		appendStringInfoString(sql, RESET_SESSION);
 		for (int i = 0; i < RESET_SESSION_RESULTS; i++)
 			script_step(script, STEP_OTHER, 0);
+		if (connection->version >= 140000)
+		{
+			appendStringInfo(sql, "SET idle_session_timeout = %d; ",
+							 dtx_connection_idle_timeout_ms);
+			script_step(script, STEP_OTHER, 0);
+		}
+		appendStringInfoString(sql, "COMMIT; ");
+		script_step(script, STEP_OTHER, 0);
 	}
 	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ", isolation_name(),
 					 XactReadOnly ? " READ ONLY" : "",
@@ -239,12 +260,26 @@ script_begin(Script *script, DtxBranch *branch)
 		appendStringInfo(sql, ", pg_catalog.set_config('statement_timeout', '%d', true)",
 						 StatementTimeout);
 	if (connection->version >= 140000)
-		appendStringInfo(sql, ", pg_catalog.set_config('client_connection_check_interval', '1s', true)"
-						 ", pg_catalog.set_config('idle_session_timeout', '%d', false)",
-						 dtx_connection_idle_timeout_ms);
+		appendStringInfoString(sql, ", pg_catalog.set_config('client_connection_check_interval', '1s', true)");
 	appendStringInfoString(sql, "; ");
 	script_step(script, STEP_OTHER, 7 + (StatementTimeout > 0 ? 1 : 0) +
-				(connection->version >= 140000 ? 2 : 0));
+				(connection->version >= 140000 ? 1 : 0));
+	note_styles(branch);
+}
+
+/* Values are written in the session's styles, which may have changed. */
+static void
+script_styles(Script *script, DtxBranch *branch)
+{
+	if (strcmp(branch->date_style, GetConfigOption("DateStyle", false, false)) == 0 &&
+		strcmp(branch->interval_style, GetConfigOption("IntervalStyle", false, false)) == 0)
+		return;
+	note_styles(branch);
+	appendStringInfo(&script->sql,
+					 "SELECT pg_catalog.set_config('DateStyle', '%s', true),"
+					 " pg_catalog.set_config('IntervalStyle', '%s', true); ",
+					 branch->date_style, branch->interval_style);
+	script_step(script, STEP_OTHER, 2);
 }
 
 /* Bring the savepoints over there to the level of the session. */
@@ -490,7 +525,11 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 		MemoryContextSwitchTo(caller);
 		error = dtx_remote_error(connection, "statement", &from_node);
 
-		/* raised by dblink, which does not know the node */
+		/* raised here about what the node sent */
+		if (!from_node && done >= user_first)
+			error->context = psprintf("%s%srows from node \"%s\"",
+									  error->context ? error->context : "",
+									  error->context ? "\n" : "", connection->node);
 		if (error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH && done >= user_first &&
 			strstr(error->message, "FROM clause rowtype") != NULL)
 		{
@@ -530,6 +569,9 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 			 */
 			if (branch->state == DTX_BRANCH_OPEN && branch->levels_wanted < level)
 				branch->state = DTX_BRANCH_LOST;
+			/* it failed while the session was reset: away with it */
+			if (branch->state == DTX_BRANCH_CLOSED && done > 0)
+				dtx_remote_close(connection);
 			ReThrowError(error);
 		}
 		dtx_remote_close(connection);
@@ -587,6 +629,7 @@ dtx_branch_run(DtxBranch *branch, DtxCall *call)
 			script_begin(&script, branch);
 		DTX_FAULT("branch_begin");
 		script_savepoints(&script, branch, level);
+		script_styles(&script, branch);
 		script_user(&script, call, &wrote);
 		/* from here on it may have written, whatever happens */
 		branch->wrote = branch->wrote || wrote;

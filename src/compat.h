@@ -38,6 +38,17 @@ dtx_function_aclcheck(Oid functionid, Oid roleid)
 #endif
 }
 
+/* 16 lets a membership exclude SET ROLE. */
+static inline bool
+dtx_can_become(Oid member, Oid roleid)
+{
+#if PG_VERSION_NUM >= 160000
+	return member_can_set_role(member, roleid);
+#else
+	return is_member_of_role(member, roleid);
+#endif
+}
+
 static inline bool
 dtx_owns_database(Oid database, Oid roleid)
 {
@@ -92,5 +103,18 @@ dtx_sync_standbys_defined(void)
 #else
 #define DTX_OLDEST_CLOG_XID (ShmemVariableCache->oldestClogXid)
 #endif
+
+/* 17 can also ask for a stronger lock. */
+#if PG_VERSION_NUM >= 170000
+#define DTX_LOCK_HELD(tag, mode) LockHeldByMe(tag, mode, false)
+#else
+#define DTX_LOCK_HELD(tag, mode) LockHeldByMe(tag, mode)
+#endif
+
+/*
+ * libpq-be.h wants GSSAPI's headers, which PostgreSQL's packages do not bring
+ * along.  The socket is the first member of Port from 15 to 18.
+ */
+#define DTX_CLIENT_SOCKET (*(pgsocket *) MyProcPort)
 
 #endif							/* DTX_COMPAT_H */

@@ -23,7 +23,7 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_authid.h"
-#include "catalog/pg_extension.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/dbcommands.h"
@@ -73,7 +73,8 @@ database_needed(Node *statement, bool *drop, bool *force)
 	else if (IsA(statement, CreatedbStmt))
 	{
 		foreach(cell, ((CreatedbStmt *) statement)->options)
-			if (strcmp(((DefElem *) lfirst(cell))->defname, "template") == 0)
+			if (strcmp(((DefElem *) lfirst(cell))->defname, "template") == 0 &&
+				((DefElem *) lfirst(cell))->arg != NULL)
 				name = defGetString(lfirst(cell));
 	}
 	return name ? get_database_oid(name, true) : InvalidOid;
@@ -185,6 +186,28 @@ utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		dtx_database_forget(database);
 }
 
+/* What the scanner knew of the database ends with the extension. */
+static bool extension_dropped = false;
+
+static void
+drop_callback(XactEvent event, void *arg)
+{
+	DtxDatabase *entry;
+
+	if (!extension_dropped || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	extension_dropped = false;
+	if (event == XACT_EVENT_ABORT || (entry = dtx_database(MyDatabaseId, false)) == NULL)
+		return;
+	/* transactions that carry the old life cannot commit any more */
+	pg_atomic_write_u64(&entry->life, 0);
+	SpinLockAcquire(&entry->mutex);
+	entry->state = DTX_DATABASE_STARTING;
+	entry->lineage = 0;
+	SpinLockRelease(&entry->mutex);
+	dtx_database_wake(entry);
+}
+
 static void
 refuse_drop(const char *what)
 {
@@ -208,11 +231,14 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 		case ForeignServerRelationId:
 		case UserMappingRelationId:
 		case AuthIdRelationId:
-		case ExtensionRelationId:
+		case RelationRelationId:
 			break;
 		default:
 			return;
 	}
+	if (classid == RelationRelationId && (subid != 0 || get_rel_namespace(objectid) !=
+										  get_namespace_oid(DTX_SCHEMA, true)))
+		return;
 	/* without the extension there is nothing to look at */
 	if (!OidIsValid(get_namespace_oid(DTX_SCHEMA, true)) ||
 		!OidIsValid(get_extension_oid("dtx", true)))
@@ -245,17 +271,28 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 		if (dtx_store_server_in_use(InvalidOid, objectid))
 			refuse_drop("a role");
 	}
-	else if (objectid == get_extension_oid("dtx", true))
+	else
 	{
+		/*
+		 * The extension goes.  It comes last itself; the first of its views
+		 * comes when all of its tables are still there.
+		 */
+		Oid			schema = get_namespace_oid(DTX_SCHEMA, true);
+
+		if (!OidIsValid(get_relname_relid("decision", schema)) ||
+			!OidIsValid(get_relname_relid("branch", schema)))
+			return;
 		if (dtx_nodes_unfinished(MyDatabaseId, InvalidOid) ||
 			dtx_store_server_in_use(InvalidOid, InvalidOid))
 			refuse_drop("extension dtx");
+		extension_dropped = true;
 	}
 }
 
 void
 dtx_guard_init(void)
 {
+	RegisterXactCallback(drop_callback, NULL);
 	next_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = utility_hook;
 	next_object_access_hook = object_access_hook;

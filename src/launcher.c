@@ -145,6 +145,14 @@ start_scanner(Oid database)
 	return RegisterDynamicBackgroundWorker(&worker, &handle) ? handle : NULL;
 }
 
+static void
+report_no_room(void)
+{
+	ereport(LOG,
+			(errmsg("dtx: no room for a scanner: nothing is recovered until there is"),
+			 errhint("Raise max_worker_processes.")));
+}
+
 /* Is the worker gone, or was there none? */
 static bool
 is_stopped(BackgroundWorkerHandle *handle)
@@ -167,8 +175,12 @@ first_round(void)
 		BackgroundWorkerHandle *handle;
 		bool		settled = false;
 
-		while ((handle = start_scanner(database)) == NULL)
+		for (bool told = false; (handle = start_scanner(database)) == NULL; told = true)
+		{
+			if (!told)
+				report_no_room();
 			wait_for_news(RESTART_PAUSE_MS);
+		}
 		while (!settled && !is_stopped(handle))
 		{
 			DtxDatabase *entry = dtx_database(database, false);
@@ -227,9 +239,7 @@ start_needed(void)
 		started[i].at = now;
 		if (started[i].handle == NULL)
 		{
-			ereport(LOG,
-					(errmsg("dtx: no room for a scanner"),
-					 errhint("Raise max_worker_processes.")));
+			report_no_room();
 			timeout_ms = Min(timeout_ms, RESTART_PAUSE_MS);
 		}
 	}

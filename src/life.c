@@ -95,16 +95,18 @@ step_cause(const DtxPlace *before, const DtxPlace *now)
 /*
  * Begin, or go on with, the life of this database in this run of the server.
  * Called by the scanner in a transaction of its own, which it commits before
- * it publishes the state that is returned.
+ * it publishes what is returned; started->life is 0 if nothing new began.
  */
 DtxDatabaseState
-dtx_life_start(DtxDatabase *database)
+dtx_life_start(DtxDatabase *database, DtxLifeStart *started)
 {
 	uint64		lineage = dtx_store_lineage();
 	List	   *lives = dtx_store_lives();
 	const DtxLife *parent = lives == NIL ? NULL : llast(lives);
 	uint64		present = pg_atomic_read_u64(&database->life);
 	DtxLife		life = {0};
+
+	started->life = 0;
 
 	/* The scanner came back, and the run is the same. */
 	if (present != 0 && database->lineage == lineage)
@@ -141,8 +143,8 @@ dtx_life_start(DtxDatabase *database)
 		life.trusted = true;
 	dtx_store_add_life(&life);
 
-	pg_atomic_write_u64(&database->life, life.life);
-	database->lineage = lineage;
+	started->life = life.life;
+	started->lineage = lineage;
 	ereport(LOG,
 			(errmsg("dtx: life %016llx of database %u begins (%s)%s",
 					(unsigned long long) life.life, MyDatabaseId, life.cause,

@@ -19,9 +19,16 @@ typedef enum DtxLifeClaim
 	DTX_LIFE_UNPROVEN			/* commits of it may be missing here */
 } DtxLifeClaim;
 
+/* A life that began, to be published when its row is committed. */
+typedef struct DtxLifeStart
+{
+	uint64		life;
+	uint64		lineage;
+} DtxLifeStart;
+
 extern void dtx_place_read(DtxPlace *place);
 extern uint64 dtx_boot_xid_read(void);
-extern DtxDatabaseState dtx_life_start(DtxDatabase *database);
+extern DtxDatabaseState dtx_life_start(DtxDatabase *database, DtxLifeStart *started);
 extern DtxLifeClaim dtx_life_claim(List *lives, uint64 present, uint64 life);
 extern const DtxLife *dtx_life_find(List *lives, uint64 life);
 extern const DtxLife *dtx_life_child(List *lives, uint64 life);

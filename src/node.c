@@ -19,6 +19,7 @@
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_type.h"
@@ -96,6 +97,7 @@ dtx_node_database(bool to_send)
 {
 	static DtxDatabase *database = NULL;
 	TimestampTz deadline = 0;
+	bool		looked_again = false;
 
 	dtx_require_preload();
 	if (RecoveryInProgress())
@@ -115,6 +117,16 @@ dtx_node_database(bool to_send)
 	{
 		DtxDatabaseState state = *(volatile DtxDatabaseState *) &database->state;
 
+		/* what the last scanner found may be over: have it looked at again */
+		if (!looked_again &&
+			(state == DTX_DATABASE_MISMATCH || state == DTX_DATABASE_TEMPLATE))
+		{
+			SpinLockAcquire(&database->mutex);
+			if (database->scanner_pid == 0)
+				database->state = state = DTX_DATABASE_STARTING;
+			SpinLockRelease(&database->mutex);
+			looked_again = true;
+		}
 		switch (state)
 		{
 			case DTX_DATABASE_READY:
@@ -207,6 +219,30 @@ register_node(DtxDatabase *database, Oid serverid, Oid roleid)
 }
 
 /*
+ * The scanner must see what the branch was opened with, also if this
+ * transaction does not commit.
+ */
+static void
+check_committed(ForeignServer *server, UserMapping *mapping)
+{
+	HeapTuple	tuples[2];
+
+	tuples[0] = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
+	tuples[1] = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(mapping->umid));
+	for (int i = 0; i < 2; i++)
+	{
+		if (!HeapTupleIsValid(tuples[i]))
+			continue;
+		if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuples[i]->t_data)))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("node \"%s\" was made or changed in this transaction", server->servername),
+					 errhint("COMMIT first, then use it.")));
+		ReleaseSysCache(tuples[i]);
+	}
+}
+
+/*
  * The role is about to open a branch on the server: check what depends on
  * the session, and make sure that the branch will be found after a crash.
  */
@@ -227,6 +263,7 @@ dtx_node_enter(ForeignServer *server, Oid roleid)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("node \"%s\" does not exist", server->servername)));
 	mapping = GetUserMapping(roleid, server->serverid);
+	check_committed(server, mapping);
 	CurrentResourceOwner = TopTransactionResourceOwner;
 	LockDatabaseObject(UserMappingRelationId, mapping->umid, 0, AccessShareLock);
 	CurrentResourceOwner = save_owner;
@@ -237,7 +274,7 @@ dtx_node_enter(ForeignServer *server, Oid roleid)
 	 * call dblink.
 	 */
 	if (roleid != session_user && !superuser_arg(session_user) &&
-		!is_member_of_role(session_user, roleid) &&
+		!dtx_can_become(session_user, roleid) &&
 		dtx_remote_role_may_call(session_user))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -330,6 +367,18 @@ dtx_check_setup(PG_FUNCTION_ARGS)
 						psprintf("If the original is gone for good: SELECT dtx.adopt('%016llx', 'why').",
 								 (unsigned long long) pg_atomic_read_u64(&database->life)));
 		}
+	}
+	if (OidIsValid(get_namespace_oid(DTX_SCHEMA, true)))
+	{
+		ListCell   *cell;
+
+		foreach(cell, dtx_store_nodes())
+			if (dtx_node_state(MyDatabaseId, ((DtxNodeRow *) lfirst(cell))->serverid, true) == NULL)
+			{
+				finding(rsinfo, "error", "some nodes have no room in shared memory: nobody looks after them",
+						"Raise dtx.max_nodes and restart the server.");
+				break;
+			}
 	}
 	if (max_worker_processes < 4)
 		finding(rsinfo, "warning",

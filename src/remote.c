@@ -29,6 +29,7 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "commands/extension.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
@@ -81,6 +82,9 @@ static const char *const dblink_borrowing[] = {
 	"dblink_send_query", "dblink_get_result", "dblink_disconnect",
 	"dblink_cancel_query"
 };
+
+/* The most that a server's own option may ask for. */
+#define CONNECT_TIMEOUT_MAX_S 60
 
 static FmgrInfo functions[DBLINK_FUNCTIONS];
 static bool functions_ready = false;
@@ -338,6 +342,32 @@ setup(DtxConnection *connection)
 						 quote_identifier(connection->node))));
 }
 
+/* On 15 the option goes before our own bound. */
+static void
+check_connect_timeout(DtxConnection *connection)
+{
+	List	   *options = list_concat_copy(GetForeignServer(connection->serverid)->options,
+										   GetUserMapping(connection->roleid,
+														  connection->serverid)->options);
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+		int			seconds;
+
+		if (strcmp(option->defname, "connect_timeout") != 0)
+			continue;
+		seconds = atoi(defGetString(option));
+		if (seconds <= 0 || seconds > CONNECT_TIMEOUT_MAX_S)
+			ereport(ERROR,
+					(errcode(ERRCODE_FDW_INVALID_ATTRIBUTE_VALUE),
+					 errmsg("option connect_timeout of node \"%s\" must be between 1 and %d",
+							connection->node, CONNECT_TIMEOUT_MAX_S),
+					 errdetail("Otherwise recovery could wait for this node without limit.")));
+	}
+}
+
 /* Did the node itself turn the connection down, as it says in the detail? */
 bool
 dtx_remote_was_turned_down(ErrorData *error)
@@ -373,6 +403,7 @@ dtx_remote_connect(DtxConnection *connection)
 													 ObjectIdGetDatum(GetUserMapping(connection->roleid,
 																					 connection->serverid)->umid));
 	connection->stale = false;
+	check_connect_timeout(connection);
 	GetUserIdAndSecContext(&save_user, &save_sec_context);
 
 	PG_TRY();
@@ -720,7 +751,9 @@ dtx_remote_error(DtxConnection *connection, const char *doing, bool *from_node)
 	FlushErrorState();
 	*from_node = false;
 	if (error->context != NULL &&
-		(found = strstr(error->context, "while executing query on dblink connection named")) != NULL)
+		(found = strstr(error->context,
+						psprintf("while executing query on dblink connection named \"%s\"",
+								 connection->name))) != NULL)
 	{
 		char	   *rest = strchr(found, '\n');
 

@@ -40,6 +40,7 @@
 #include "access/transam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "executor/tuptable.h"
@@ -74,6 +75,8 @@
 #define WATCH_CLOSELY_MS 10000
 /* A list that takes longer than this comes from a node that had stopped. */
 #define SLOW_LIST_MS 1000
+/* For so long a pass takes on more nodes while it waits for one. */
+#define PASS_OPEN_MS 10000
 /* A worker of its own is given up after this. */
 #define TRYING_MAX_MS (2 * ANSWER_TIMEOUT_MS + 60000)
 
@@ -516,7 +519,15 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	 * pg_prepared_xacts: it has to be the branch that the row means.
 	 */
 	if (decided && !dtx_store_branch_is_at(&listed->gid, &job->connection->identity))
+	{
+		char		text[DTX_GID_SIZE];
+
+		dtx_gid_format(&listed->gid, text);
+		ereport(LOG,
+				(errmsg("dtx: \"%s\" is prepared on node \"%s\" by somebody else, and left alone",
+						text, job->name)));
 		return;
+	}
 	if (!commit && claim == DTX_LIFE_UNPROVEN)
 	{
 		if (asked == DTX_OUTCOME_UNKNOWN)
@@ -579,6 +590,12 @@ check_open(DtxPass *pass, Job *job, DtxOpenBranch *open, List *statuses)
 	}
 	else if (strcmp(status, "in progress") == 0)
 		job->left++;
+	else if (strcmp(status, "future") == 0 && open->attempt_count < 3)
+	{
+		/* the list was begun before the xid was over: look again */
+		dtx_store_branch(&open->gid, job->serverid, "pending", "the node was just at it", NULL);
+		job->left++;
+	}
 	else if (strcmp(status, "aborted") == 0)
 		hold(pass, job, &open->gid, open->held,
 			 "decided to commit, but rolled back on the node by somebody else");
@@ -975,10 +992,33 @@ dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
 	return due;
 }
 
-static List *
-make_jobs(DtxPass *pass)
+/* May connecting to it block?  Then not where others wait. */
+bool
+dtx_node_is_suspect(DtxNode *node)
 {
-	List	   *jobs = NIL;
+	return node->failures > 0 || node->reached_at == 0;
+}
+
+/* Is somebody at it in this pass? */
+static bool
+has_job(List *jobs, Oid serverid)
+{
+	ListCell   *cell;
+
+	foreach(cell, jobs)
+	{
+		Job		   *job = lfirst(cell);
+
+		if (job->serverid == serverid && job->state != JOB_OVER)
+			return true;
+	}
+	return false;
+}
+
+/* Add a job for each node that is due and has none. */
+static List *
+make_jobs(DtxPass *pass, List *jobs)
+{
 	List	   *nodes = dtx_store_nodes();
 	TimestampTz now = GetCurrentTimestamp();
 	TimestampTz when = DT_NOEND;
@@ -990,22 +1030,29 @@ make_jobs(DtxPass *pass)
 		DtxNode    *node = dtx_node_state(MyDatabaseId, row->serverid, true);
 		Job		   *job;
 
-		if (node == NULL)
-			continue;			/* no room; reported where it is opened */
+		if (node == NULL || has_job(jobs, row->serverid))
+			continue;			/* no room is reported where it is opened */
 		if (OidIsValid(pass->only_server) ? row->serverid != pass->only_server :
 			!pass->everything && !dtx_node_is_due(node, now, &when))
 			continue;
-		if (pass->leave_failing && node->failures > 0)
+		if (pass->leave_failing && list_length(nodes) > 1 && dtx_node_is_suspect(node))
 			continue;
 		job = palloc0(sizeof(Job));
 		job->state = JOB_CONNECT;
 		job->serverid = row->serverid;
 		job->name = GetForeignServer(row->serverid)->servername;
-		job->roles = row->roles;
+		/* a PUBLIC mapping serves whom its users have left behind */
+		job->roles = list_append_unique_oid(row->roles, BOOTSTRAP_SUPERUSERID);
 		job->node = node;
 		jobs = lappend(jobs, job);
 	}
 	return jobs;
+}
+
+static bool
+job_exists(Oid serverid)
+{
+	return SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
 }
 
 /*
@@ -1016,6 +1063,7 @@ void
 dtx_resolver_pass(DtxPass *pass)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	TimestampTz begun = GetCurrentTimestamp();
 	List	   *jobs;
 	ListCell   *cell;
 	bool		over = false;
@@ -1029,7 +1077,9 @@ dtx_resolver_pass(DtxPass *pass)
 	DTX_FAULT("scan_begin");
 
 	transaction_begin(pass);
-	jobs = make_jobs(pass);
+	jobs = make_jobs(pass, NIL);
+	if (!OidIsValid(pass->only_server))
+		dtx_nodes_settle(MyDatabaseId, job_exists);
 	transaction_commit(pass);
 
 	while (!over)
@@ -1071,16 +1121,25 @@ dtx_resolver_pass(DtxPass *pass)
 			}
 			PG_END_TRY();
 		}
-		if (!over && !moved)
+		if (!over && !moved &&
+			(WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1,
+					   PG_WAIT_EXTENSION) & WL_LATCH_SET) != 0)
 		{
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1,
-							 PG_WAIT_EXTENSION);
+			/* one node lets us wait: others, and sessions, need not */
 			ResetLatch(MyLatch);
+			if (pass->meanwhile != NULL &&
+				!TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), PASS_OPEN_MS))
+			{
+				pass->meanwhile();
+				transaction_begin(pass);
+				jobs = make_jobs(pass, jobs);
+				transaction_commit(pass);
+			}
 		}
 	}
 
 	DTX_FAULT("scan_before_forget");
-	if (jobs != NIL)
+	if (jobs != NIL || pass->everything)
 	{
 		transaction_begin(pass);
 		(void) dtx_store_forget_done();

@@ -18,6 +18,7 @@ typedef struct DtxPass
 	bool		everything;		/* due or not */
 	bool		in_transaction; /* of the caller, who commits */
 	bool		leave_failing;	/* to workers of their own */
+	void		(*meanwhile) (void);	/* what else is to be done on a wake-up */
 
 	/* what was done */
 	int64		finished;
@@ -27,6 +28,7 @@ typedef struct DtxPass
 
 extern void dtx_resolver_pass(DtxPass *pass);
 extern void dtx_resolver_close(void);
+extern bool dtx_node_is_suspect(DtxNode *node);
 extern bool dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when);
 
 #endif							/* DTX_RESOLVER_H */

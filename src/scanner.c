@@ -23,6 +23,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
 #include "parser/parse_node.h"
 #include "pgstat.h"
 #include "postmaster/interrupt.h"
@@ -40,6 +41,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "compat.h"
 #include "fault.h"
 #include "guc.h"
 #include "launcher.h"
@@ -53,6 +55,10 @@
 /* Advisory locks of SQL have 1 or 2 in this place. */
 #define LOCK_SCANNER 0xD7
 #define LOCK_PASS 0xD8
+/* How long a worker waits for a lock on a row or table. */
+#define LOCK_TIMEOUT "1s"
+/* After a round that failed. */
+#define ERROR_PAUSE_MS 1000
 
 static DtxDatabase *database = NULL;
 static int64 forgotten = 0;
@@ -73,6 +79,17 @@ worker_unlock(uint16 kind)
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, kind);
 	LockRelease(&tag, ExclusiveLock, true);
+}
+
+/* A round that failed may have left the pass locked. */
+static void
+worker_unlock_all(void)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOCK_PASS);
+	while (DTX_LOCK_HELD(&tag, ExclusiveLock))
+		LockRelease(&tag, ExclusiveLock, true);
 }
 
 static void
@@ -123,6 +140,7 @@ static DtxDatabaseState
 identify(void)
 {
 	DtxDatabaseState state;
+	DtxLifeStart started = {0};
 	char	   *version = NULL;
 
 	begin();
@@ -147,10 +165,15 @@ identify(void)
 					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
 					 errmsg("dtx: too many databases use dtx"),
 					 errhint("Raise dtx.max_databases and restart the server.")));
-		state = dtx_life_start(database);
+		state = dtx_life_start(database, &started);
 		ForceSyncCommit();
 	}
 	CommitTransactionCommand();
+	if (started.life != 0)
+	{
+		database->lineage = started.lineage;
+		pg_atomic_write_u64(&database->life, started.life);
+	}
 	return state;
 }
 
@@ -262,7 +285,7 @@ start_node_workers(void)
 		BackgroundWorker worker;
 		BackgroundWorkerHandle *handle;
 
-		if (node == NULL || node->failures == 0 || !dtx_node_is_due(node, now, &when))
+		if (node == NULL || !dtx_node_is_suspect(node) || !dtx_node_is_due(node, now, &when))
 			continue;
 		dtx_worker_describe(&worker, "dtx_node_worker_main", "dtx node worker", MyDatabaseId);
 		memcpy(worker.bgw_extra, &row->serverid, sizeof(Oid));
@@ -321,13 +344,97 @@ next_due(bool *busy)
 	return Max(TimestampDifferenceMilliseconds(now, when), 1);
 }
 
+/* Between two looks at nodes that are slow: sessions are waiting as well. */
+static void
+meanwhile(void)
+{
+	CHECK_FOR_INTERRUPTS();
+	SpinLockAcquire(&database->mutex);
+	database->work = false;
+	SpinLockRelease(&database->mutex);
+	serve_requests();
+	start_node_workers();
+}
+
+/*
+ * Look at everything once.  Returns how long nothing has to be done; leaves
+ * the process when there has been nothing for a while.
+ */
+static long
+scanner_round(void)
+{
+	static TimestampTz last_work = 0;
+	static TimestampTz last_retention = 0;
+	TimestampTz now = GetCurrentTimestamp();
+	DtxDatabaseState state;
+	bool		busy;
+	bool		work;
+	int			waiting;
+	long		timeout_ms;
+
+	CHECK_FOR_INTERRUPTS();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+	}
+	if (database->stop_count > 0)
+		proc_exit(0);
+	SpinLockAcquire(&database->mutex);
+	work = database->work;
+	database->work = false;
+	database->wanted = false;
+	waiting = database->finished_count;
+	SpinLockRelease(&database->mutex);
+	if (work || waiting > 0 || last_work == 0)
+		last_work = now;
+
+	/* the extension may have been dropped, made anew, or adopted */
+	pgstat_report_activity(STATE_RUNNING, "dtx: scans");
+	state = identify();
+	set_state(state);
+	if (state != DTX_DATABASE_READY && state != DTX_DATABASE_UNADOPTED)
+		proc_exit(0);
+	if (state == DTX_DATABASE_READY)
+	{
+		DtxPass		pass = {.database = database,.leave_failing = true,.meanwhile = meanwhile};
+
+		serve_requests();
+		forget_finished();
+		if (worker_lock(LOCK_PASS, false))
+		{
+			dtx_resolver_pass(&pass);
+			worker_unlock(LOCK_PASS);
+		}
+		start_node_workers();
+		if (now - last_retention > USECS_PER_MINUTE)
+		{
+			begin();
+			dtx_store_forget_old(dtx_retention_min);
+			CommitTransactionCommand();
+			last_retention = now;
+		}
+		if (forgotten >= VACUUM_AFTER)
+			vacuum_decisions();
+	}
+
+	timeout_ms = Min(next_due(&busy), dtx_scan_interval_ms);
+	if (busy)
+		last_work = GetCurrentTimestamp();
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, state == DTX_DATABASE_READY ?
+						   "dtx: sleeps" : "dtx: waits to be adopted");
+	if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(),
+								   dtx_scanner_idle_timeout_s * 1000))
+		proc_exit(0);
+	return timeout_ms;
+}
+
 void
 dtx_scanner_main(Datum arg)
 {
 	Oid			databaseid = DatumGetObjectId(arg);
 	DtxDatabaseState state;
-	TimestampTz last_work;
-	TimestampTz last_retention = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -338,6 +445,8 @@ dtx_scanner_main(Datum arg)
 	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
 	if (!worker_lock(LOCK_SCANNER, false))
 		proc_exit(0);
+	/* nobody's open transaction is to stop recovery */
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
 	pgstat_report_activity(STATE_RUNNING, "dtx: finds out what this database is");
 	state = identify();
 	if (database == NULL)
@@ -353,75 +462,29 @@ dtx_scanner_main(Datum arg)
 	if (state != DTX_DATABASE_READY && state != DTX_DATABASE_UNADOPTED)
 		proc_exit(0);
 
-	last_work = GetCurrentTimestamp();
 	for (;;)
 	{
-		bool		busy;
-		bool		work;
-		long		timeout_ms;
-		int			waiting;
-
-		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
-		if (database->stop_count > 0)
-			proc_exit(0);
-		SpinLockAcquire(&database->mutex);
-		work = database->work;
-		database->work = false;
-		database->wanted = false;
-		waiting = database->finished_count;
-		SpinLockRelease(&database->mutex);
-		if (work || waiting > 0)
-			last_work = GetCurrentTimestamp();
-
-		/* the extension may have been dropped, made anew, or adopted */
-		pgstat_report_activity(STATE_RUNNING, "dtx: scans");
-		state = identify();
-		set_state(state);
-		if (state != DTX_DATABASE_READY && state != DTX_DATABASE_UNADOPTED)
-			proc_exit(0);
-		if (state == DTX_DATABASE_READY)
-		{
-			DtxPass		pass = {.database = database, .leave_failing = true};
-
-			serve_requests();
-			forget_finished();
-			if (worker_lock(LOCK_PASS, false))
-			{
-				dtx_resolver_pass(&pass);
-				worker_unlock(LOCK_PASS);
-			}
-			start_node_workers();
-			if (GetCurrentTimestamp() - last_retention > USECS_PER_MINUTE)
-			{
-				begin();
-				dtx_store_forget_old(dtx_retention_min);
-				CommitTransactionCommand();
-				last_retention = GetCurrentTimestamp();
-			}
-			if (forgotten >= VACUUM_AFTER)
-				vacuum_decisions();
-		}
-
-		timeout_ms = next_due(&busy);
-		if (busy)
-			last_work = GetCurrentTimestamp();
-		timeout_ms = Min(timeout_ms, dtx_scan_interval_ms);
-		pgstat_report_stat(true);
-		pgstat_report_activity(STATE_IDLE, state == DTX_DATABASE_READY ?
-							   "dtx: sleeps" : "dtx: waits to be adopted");
-		if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(),
-									   dtx_scanner_idle_timeout_s * 1000))
-			proc_exit(0);
+		long		timeout_ms = ERROR_PAUSE_MS;
 
 		/*
-		 * Wake-ups by sessions come at the rate of their failures; a pause
-		 * keeps passes from following each other without a break.
+		 * One round that fails, by a bad row or somebody's lock, is not the
+		 * end: the next one may do better.
 		 */
+		PG_TRY();
+		{
+			timeout_ms = scanner_round();
+		}
+		PG_CATCH();
+		{
+			HOLD_INTERRUPTS();
+			EmitErrorReport();
+			AbortCurrentTransaction();
+			MemoryContextSwitchTo(TopMemoryContext);
+			FlushErrorState();
+			RESUME_INTERRUPTS();
+		}
+		PG_END_TRY();
+		worker_unlock_all();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 timeout_ms, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
@@ -467,6 +530,7 @@ dtx_node_worker_main(Datum arg)
 	if (database->stop_count > 0 || database->state != DTX_DATABASE_READY)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
 	pgstat_report_activity(STATE_RUNNING, "dtx: tries a node that failed");
 	dtx_resolver_pass(&pass);
 	dtx_resolver_close();
@@ -520,6 +584,12 @@ dtx_recover(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+	if (fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+		castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("dtx.recover() cannot be called in a transaction block"),
+				 errhint("Its rows would stay locked for the scanner until that ends.")));
 	PreventCommandIfReadOnly("dtx.recover()");
 	PreventCommandDuringRecovery("dtx.recover()");
 	pass.database = dtx_node_database(true);

@@ -298,6 +298,34 @@ dtx_nodes_unfinished(Oid database, Oid serverid)
 	return unfinished;
 }
 
+/* Nothing more can be found on nodes whose server was dropped. */
+void
+dtx_nodes_settle(Oid database, bool (*server_exists) (Oid serverid))
+{
+	HASH_SEQ_STATUS scan;
+	DtxNode    *node;
+	List	   *entries = NIL;
+	ListCell   *cell;
+
+	LWLockAcquire(dtx_shared->lock, LW_SHARED);
+	hash_seq_init(&scan, dtx_nodes);
+	while ((node = hash_seq_search(&scan)) != NULL)
+		if (node->key.database == database)
+			entries = lappend(entries, node);
+	LWLockRelease(dtx_shared->lock);
+	foreach(cell, entries)
+	{
+		node = lfirst(cell);
+		if (server_exists(node->key.serverid))
+			continue;
+		SpinLockAcquire(&node->mutex);
+		node->clean = node->uncertain;
+		node->pending = node->held = 0;
+		SpinLockRelease(&node->mutex);
+	}
+	list_free(entries);
+}
+
 /* A database is gone, with all that was known of its nodes. */
 void
 dtx_database_forget(Oid database)

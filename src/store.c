@@ -340,9 +340,9 @@ dtx_store_nodes(void)
 	uint64		count;
 
 	store_enter(&context);
-	count = run("SELECT n.server, n.role FROM dtx.node n"
+	count = run("SELECT n.server, COALESCE(r.oid, 0::oid) FROM dtx.node n"
 				" JOIN pg_catalog.pg_foreign_server s ON s.oid = n.server"
-				" JOIN pg_catalog.pg_roles r ON r.oid = n.role"
+				" LEFT JOIN pg_catalog.pg_roles r ON r.oid = n.role"
 				" ORDER BY n.server, n.first_used_at DESC", true, 0, NULL, NULL, NULL);
 	for (uint64 row = 0; row < count; row++)
 	{
@@ -355,7 +355,8 @@ dtx_store_nodes(void)
 			last->serverid = serverid;
 			nodes = lappend(nodes, last);
 		}
-		last->roles = lappend_oid(last->roles, column_oid(row, 2));
+		if (OidIsValid(column_oid(row, 2)))
+			last->roles = lappend_oid(last->roles, column_oid(row, 2));
 		MemoryContextSwitchTo(spi);
 	}
 	store_leave(&context);
@@ -515,7 +516,7 @@ dtx_store_open_branches(Oid serverid)
 	store_enter(&context);
 	count = run("SELECT d.life, d.xid, d.nonce, b.ordinality, b.node, b.role,"
 				" b.system_identifier, b.database, b.timeline, b.xid,"
-				" x.state = 'held', x.outcome IS NOT NULL"
+				" x.state = 'held', x.outcome IS NOT NULL, x.attempt_count::bigint"
 				" FROM dtx.decision d CROSS JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b"
 				" LEFT JOIN dtx.branch x ON x.life = d.life AND x.xid = d.xid"
 				" AND x.nonce = d.nonce AND x.branch = b.ordinality"
@@ -538,6 +539,7 @@ dtx_store_open_branches(Oid serverid)
 		branch->record.xid = column_u64(row, 10);
 		branch->held = column_bool(row, 11);
 		branch->resolved = column_bool(row, 12);
+		branch->attempt_count = (int) column_u64(row, 13);
 		result = lappend(result, branch);
 		MemoryContextSwitchTo(spi);
 	}
@@ -671,6 +673,10 @@ dtx_store_forget_done(void)
 	int64		count;
 
 	store_enter(&context);
+	/* what an operator has settled on a server that nobody can list any more */
+	run("UPDATE dtx.branch x SET state = 'done' WHERE x.outcome IS NOT NULL AND x.state <> 'done'"
+		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.oid = x.node)",
+		false, 0, NULL, NULL, NULL);
 	count = run("WITH gone AS (DELETE FROM dtx.decision d WHERE pg_catalog.cardinality(d.branches) ="
 				" (SELECT pg_catalog.count(*) FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
 				" AND x.nonce = d.nonce AND x.state = 'done'"
@@ -697,8 +703,7 @@ dtx_store_forget_old(int retention_min)
 	run("DELETE FROM dtx.committed WHERE decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
 		false, 1, types, values, NULL);
 	run("DELETE FROM dtx.node n WHERE NOT EXISTS (SELECT FROM"
-		" pg_catalog.pg_foreign_server s WHERE s.oid = n.server)"
-		" OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = n.role)",
+		" pg_catalog.pg_foreign_server s WHERE s.oid = n.server)",
 		false, 0, NULL, NULL, NULL);
 	store_leave(&context);
 }

@@ -49,6 +49,7 @@ typedef struct DtxOpenBranch
 	DtxBranchRecord record;
 	bool		held;			/* shown to a person already */
 	bool		resolved;		/* a person has accepted it as it is */
+	int			attempt_count;	/* looks that were written down */
 } DtxOpenBranch;
 
 /* What an operator, or an earlier pass, said of a branch without decision. */

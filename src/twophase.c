@@ -28,6 +28,8 @@
  */
 #include "postgres.h"
 
+#include <poll.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
@@ -38,6 +40,8 @@
 #include "replication/syncrep.h"
 #include "replication/walsender.h"
 #include "storage/lwlock.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -367,6 +371,7 @@ is_writer(DtxBranch *branch)
 static void
 commit_one_phase(DtxBranch *branch)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	ErrorData  *error;
 
 	DTX_FAULT("one_phase_before");
@@ -386,7 +391,9 @@ commit_one_phase(DtxBranch *branch)
 		dtx_deadline_stop();
 		if (!current.one_phase_sent)
 			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
 		FlushErrorState();
+		dtx_remote_close(branch->connection);
 		error = palloc0(sizeof(ErrorData));
 		error->sqlerrcode = ERRCODE_CONNECTION_FAILURE;
 		error->message = pstrdup("the wait for its answer was cancelled");
@@ -657,6 +664,22 @@ finish_forward(void)
 	DTX_FAULT("commit_done");
 }
 
+/*
+ * Would a message to the client go out at once?  Interrupts are held: a
+ * client that does not read must not keep us here.
+ */
+static bool
+client_listens(void)
+{
+	struct pollfd client;
+
+	if (whereToSendOutput != DestRemote || MyProcPort == NULL)
+		return true;
+	client.fd = DTX_CLIENT_SOCKET;
+	client.events = POLLOUT;
+	return poll(&client, 1, 0) > 0 && (client.revents & POLLOUT) != 0;
+}
+
 /* Hand over to the scanner what is not finished, and tell the client. */
 static void
 leave_to_scanner(void)
@@ -708,7 +731,7 @@ leave_to_scanner(void)
 
 		DTX_FAULT("commit_warning");
 		dtx_gid_format(&current.gid, text);
-		ereport(WARNING,
+		ereport(client_listens() ? WARNING : LOG,
 				(errcode(ERRCODE_DTX_PENDING),
 				 errmsg("transaction is committed, but %d of its branches %s not confirmed it yet",
 						left, left == 1 ? "has" : "have"),
@@ -806,7 +829,7 @@ abort_callback(void)
 	{
 		DTX_NOTHROW_BEGIN();
 		{
-			ereport(WARNING,
+			ereport(client_listens() ? WARNING : LOG,
 					(errcode(ERRCODE_T_R_INTEGRITY_CONSTRAINT_VIOLATION),
 					 errmsg("the transaction failed here after its only branch had committed in one phase"),
 					 errhint("Another extension failed in the same COMMIT; set dtx.one_phase to off to avoid this.")));
