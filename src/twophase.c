@@ -469,6 +469,16 @@ prepare_all(List *writers)
 	DTX_FAULT("prepare_gathered");
 }
 
+/* A life that has ended meanwhile must not decide anything. */
+static void
+check_life(void)
+{
+	if (pg_atomic_read_u64(&current.database->life) != current.gid.life)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("extension dtx was dropped and created anew during the transaction")));
+}
+
 /* Write the status row, and have the commit record flushed and replicated. */
 static void
 record(List *writers)
@@ -491,6 +501,7 @@ record(List *writers)
 	PushActiveSnapshot(GetTransactionSnapshot());
 	dtx_store_decide(&current.gid, GetSessionUserId(), current.asked, records, count);
 	PopActiveSnapshot();
+	check_life();				/* now that the table is locked */
 	current.recorded = true;
 	ForceSyncCommit();
 	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
@@ -519,10 +530,7 @@ pre_commit(void)
 	}
 	if (writers == NIL && !current.asked)
 		return;
-	if (pg_atomic_read_u64(&current.database->life) != current.gid.life)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("extension dtx was dropped and created anew during the transaction")));
+	check_life();
 
 	if (list_length(writers) == 1 && !current.asked && dtx_one_phase &&
 		XactIsoLevel != XACT_SERIALIZABLE &&
