@@ -285,7 +285,15 @@ dtx_node_enter(ForeignServer *server, Oid roleid)
 				 errhint("REVOKE EXECUTE ON the functions of dblink FROM PUBLIC; see dtx.check_setup().")));
 
 	if (!dtx_store_node_known(server->serverid, roleid))
+	{
+		bool		is_new = !dtx_store_server_known(server->serverid);
+		DtxNode    *node;
+
 		register_node(database, server->serverid, roleid);
+		node = dtx_node_state(MyDatabaseId, server->serverid, true);
+		if (is_new && node != NULL)
+			dtx_node_new(node);
+	}
 }
 
 /* ------------------------------------------------------------ findings */

@@ -1049,10 +1049,12 @@ make_jobs(DtxPass *pass, List *jobs)
 	return jobs;
 }
 
+/* Can there be anything on it: does the server exist, and has it been used? */
 static bool
-job_exists(Oid serverid)
+may_have_branches(Oid serverid)
 {
-	return SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid));
+	return SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(serverid)) &&
+		dtx_store_server_known(serverid);
 }
 
 /*
@@ -1079,7 +1081,7 @@ dtx_resolver_pass(DtxPass *pass)
 	transaction_begin(pass);
 	jobs = make_jobs(pass, NIL);
 	if (!OidIsValid(pass->only_server))
-		dtx_nodes_settle(MyDatabaseId, job_exists);
+		dtx_nodes_settle(MyDatabaseId, may_have_branches);
 	transaction_commit(pass);
 
 	while (!over)

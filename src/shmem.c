@@ -250,6 +250,16 @@ dtx_node_uncertain(DtxNode *node)
 	SpinLockRelease(&node->mutex);
 }
 
+/* The node has never been used: nothing of an earlier run is there. */
+void
+dtx_node_new(DtxNode *node)
+{
+	SpinLockAcquire(&node->mutex);
+	if (node->uncertain == 1)
+		node->clean = node->uncertain;
+	SpinLockRelease(&node->mutex);
+}
+
 /* Something that was under way may still arrive there. */
 void
 dtx_node_watch(DtxNode *node)
@@ -298,9 +308,9 @@ dtx_nodes_unfinished(Oid database, Oid serverid)
 	return unfinished;
 }
 
-/* Nothing more can be found on nodes whose server was dropped. */
+/* Nothing can be found on servers that were dropped or never used. */
 void
-dtx_nodes_settle(Oid database, bool (*server_exists) (Oid serverid))
+dtx_nodes_settle(Oid database, bool (*in_use) (Oid serverid))
 {
 	HASH_SEQ_STATUS scan;
 	DtxNode    *node;
@@ -316,7 +326,7 @@ dtx_nodes_settle(Oid database, bool (*server_exists) (Oid serverid))
 	foreach(cell, entries)
 	{
 		node = lfirst(cell);
-		if (server_exists(node->key.serverid))
+		if (in_use(node->key.serverid))
 			continue;
 		SpinLockAcquire(&node->mutex);
 		node->clean = node->uncertain;

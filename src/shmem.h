@@ -142,9 +142,10 @@ extern void dtx_node_uncertain(DtxNode *node);
 extern void dtx_node_reached(DtxNode *node);
 extern void dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms);
 extern void dtx_node_watch(DtxNode *node);
+extern void dtx_node_new(DtxNode *node);
 extern void dtx_nodes_uncertain(Oid database);
 extern bool dtx_nodes_unfinished(Oid database, Oid serverid);
-extern void dtx_nodes_settle(Oid database, bool (*server_exists) (Oid serverid));
+extern void dtx_nodes_settle(Oid database, bool (*in_use) (Oid serverid));
 extern void dtx_database_forget(Oid database);
 
 extern void dtx_phase_two_set(uint64 xid);

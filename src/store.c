@@ -311,6 +311,26 @@ dtx_store_node_known(Oid serverid, Oid roleid)
 	return found;
 }
 
+/* Has anybody used the server? */
+bool
+dtx_store_server_known(Oid serverid)
+{
+	Oid			indexid;
+	Relation	relation = open_table("node", AccessShareLock, "node_pkey", &indexid);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(serverid));
+	scan = systable_beginscan(relation, indexid, true, snapshot, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+	return found;
+}
+
 void
 dtx_store_add_nodes(const DtxRequest *requests, int count)
 {
@@ -661,6 +681,9 @@ dtx_store_forget_finished(uint64 life, const uint64 *xids, int count)
 	store_enter(&context);
 	run("WITH gone AS (DELETE FROM dtx.decision WHERE life = $1 AND xid = ANY ($2) RETURNING *)"
 		" INSERT INTO dtx.committed SELECT life, xid, nonce, owner, decided_at FROM gone WHERE asked",
+		false, 2, types, values, NULL);
+	/* a pass may have proven some of their branches at the same time */
+	run("DELETE FROM dtx.branch WHERE life = $1 AND xid = ANY ($2) AND state = 'done'",
 		false, 2, types, values, NULL);
 	store_leave(&context);
 }

@@ -68,6 +68,7 @@ extern void dtx_store_add_life(const DtxLife *life);
 extern bool dtx_store_adopt(uint64 life, bool present, const char *note);
 
 extern bool dtx_store_node_known(Oid serverid, Oid roleid);
+extern bool dtx_store_server_known(Oid serverid);
 extern void dtx_store_add_nodes(const DtxRequest *requests, int count);
 extern List *dtx_store_nodes(void);
 extern bool dtx_store_server_in_use(Oid serverid, Oid roleid);
