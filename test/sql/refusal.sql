@@ -210,6 +210,7 @@ SELECT * FROM dtx.query('bank_a', 'SELECT current_user') AS t(u text);
 BEGIN;
 SELECT dtx.exec('bank_a', 'SELECT set_config(''role'', ''regress_dtx_other'', true)');
 SELECT dtx.exec('bank_a', 'INSERT INTO note VALUES (''as other too'')');
+SELECT dtx.exec('bank_b', 'UPDATE account SET balance = 2 WHERE id = 3');
 COMMIT;
 SELECT * FROM dtx.query('bank_a', 'SELECT current_user') AS t(u text);
 BEGIN;
