@@ -118,7 +118,8 @@ SELECT s, refused(s), refused('INSERT INTO note VALUES (''first''); ' || s || ';
     'SET work_mem = ''1MB''', 'SET SESSION work_mem = ''1MB''', 'SET TIME ZONE 0',
     'SET search_path = pg_catalog', 'RESET work_mem', 'RESET ALL',
     'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY', 'SET NAMES ''LATIN1''',
-    'SET LOCAL dtx.branch = ''x''', 'SET LOCAL dtx.loopback = on', 'DISCARD ALL', 'DISCARD TEMP',
+    'SET LOCAL dtx.branch = ''x''', 'SET LOCAL dtx.loopback = on',
+    'SET LOCAL "DTX.Branch" = ''x''', 'SET LOCAL "Session_Authorization" = ''x''', 'DISCARD ALL', 'DISCARD TEMP',
     'LISTEN x', 'UNLISTEN *', 'LOAD ''plpgsql''', 'PREPARE p AS SELECT 1', 'EXECUTE p',
     'DEALLOCATE ALL', 'COPY note FROM STDIN', 'COPY note TO STDOUT', 'COPY (SELECT 1) TO STDOUT',
     'VACUUM note', 'CREATE DATABASE regression_refused'

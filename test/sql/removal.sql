@@ -9,7 +9,8 @@
 CREATE FUNCTION where_am_i(node name) RETURNS text LANGUAGE sql AS
 $$ SELECT d FROM dtx.query(node, 'SELECT current_database() || '' as '' || current_user') AS t(d text) $$;
 SET SESSION AUTHORIZATION regress_dtx_app;
-SELECT where_am_i('bank_a'), where_am_i('bank_b');
+SELECT where_am_i('bank_b');
+SELECT count(*) FROM dtx.check_node('bank_a');
 BEGIN;
 SELECT dtx.current_gid() AS old_gid \gset
 SELECT dtx.exec('bank_b', 'UPDATE account SET balance = 1001 WHERE id = 1');

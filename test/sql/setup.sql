@@ -81,6 +81,17 @@ SELECT count(*) FROM dtx.check_node('bank_a'), generate_series(1, 3);
 RESET SESSION AUTHORIZATION;
 SELECT dblink_get_connections() IS NULL AS none_open;
 
+-- nor does it keep a server from being dropped; nor a use that failed
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT dtx.exec('wrong_password', 'SELECT 1');
+RESET SESSION AUTHORIZATION;
+CALL dtx.recover() \g /dev/null
+SET client_min_messages = warning;
+DROP SERVER plain CASCADE;
+DROP SERVER no_server CASCADE;
+DROP SERVER wrong_password CASCADE;
+RESET client_min_messages;
+
 --
 -- dtx.nodes: what is known without connecting
 --
