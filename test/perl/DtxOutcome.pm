@@ -204,7 +204,7 @@ sub calm
 	my $c = $self->{c};
 	return if $c->poll_until(sub {
 		$self->ask('c', q{SELECT (SELECT count(*) FROM dtx.nodes WHERE state <> 'reachable')
-			+ (SELECT count(*) FROM dtx.branches)}) eq '0';
+			+ (SELECT count(*) FROM dtx.branches WHERE state <> 'done')}) eq '0';
 	}, 20);
 	diag $self->ask('c', $_) foreach
 		q{SELECT node || ' ' || state || COALESCE(': ' || last_error, '') FROM dtx.nodes},
