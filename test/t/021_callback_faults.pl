@@ -94,6 +94,31 @@ $o->kill9('b');
 $c->start('b');
 is($o->truth, 'committed', 'and b commits after its restart');
 
+# A branch that only read has no second phase; it ends all the same.
+$o->calm;
+$o->forget_session;
+$o->ask('b', q{UPDATE account SET owner = 'first' WHERE id = 9});
+foreach my $point ('', 'commit_begin', 'commit_sent')
+{
+	my $session = $o->session;
+	foreach my $owner (qw(first second))
+	{
+		$session->query(q{BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO ledger (note) VALUES ('read');
+			SELECT dtx.exec('a', 'UPDATE account SET owner = owner WHERE id = 9')});
+		is($session->query(q{SELECT * FROM dtx.query('b', 'SELECT owner FROM account WHERE id = 9') AS t(owner text)}),
+			$owner, "$point: a branch reads what is there now");
+		$o->ask('b', q{UPDATE account SET owner = 'second' WHERE id = 9});
+		$o->fault($point, 'error') if $point;
+		$session->{stderr} = '';
+		$session->query('COMMIT');
+		unlike($session->{stderr}, qr/ERROR/, 'COMMIT succeeds');
+		$o->fault_reset;
+		ok($c->poll_until(sub { $o->ask('b', q{SELECT count(*) FROM pg_stat_activity
+			WHERE usename = 'app' AND state LIKE 'idle in trans%'}) eq '0' }, 5), 'and ends it');
+	}
+	$o->ask('b', q{UPDATE account SET owner = 'first' WHERE id = 9});
+}
+
 # A connection that could not be closed is no obstacle to the next one.
 $o->calm;
 foreach my $end (qw(COMMIT ROLLBACK))

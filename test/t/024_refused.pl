@@ -92,6 +92,19 @@ $answer = $o->attempt('COMMIT', before => q{SET statement_timeout = 0; SET dtx.p
 	with => q{SELECT dtx.exec('b', 'INSERT INTO slow VALUES (1.2)')});
 is($answer->{said} . ' ' . $o->truth, 'committed committed', 'a slow PREPARE within it is no trouble');
 
+# All answers are taken in before the first error: a refuses at once, b takes
+# its time, and is rolled back by the session itself.
+$c->as_super(q{CREATE TABLE unsure (i int UNIQUE DEFERRABLE INITIALLY DEFERRED); GRANT ALL ON unsure TO app}, node => 'a');
+my $scanned = $o->ask('c', 'SELECT finished_rollback FROM dtx.stat');
+my $was = $o->session->query(q{SELECT * FROM dtx.query('b', 'SELECT pg_backend_pid()') AS t(pid int)});
+$answer = $o->attempt('COMMIT', with => q{SELECT dtx.exec('a', 'INSERT INTO unsure VALUES (1), (1)');
+	SELECT dtx.exec('b', 'INSERT INTO slow VALUES (0.7)')});
+is("$answer->{said} $answer->{state} " . $o->truth, 'aborted 23505 aborted', 'one refuses while another prepares');
+cmp_ok($answer->{seconds}, '>', 0.7, 'the answer of the other is waited for');
+is($o->ask('c', 'SELECT finished_rollback FROM dtx.stat'), $scanned, 'and leaves nothing to the scanner');
+is($o->session->query(q{SELECT * FROM dtx.query('b', 'SELECT pg_backend_pid()') AS t(pid int)}), $was,
+	'nor costs it a connection');
+
 # while a statement runs
 $o->begin;
 $o->send_end(q{SELECT dtx.exec('b', 'SELECT pg_sleep(30)')});

@@ -133,6 +133,41 @@ foreach my $round (1 .. 2)
 }
 is($o->ask('c', 'SELECT count(*) FROM dtx.event'), 0, 'none of them has seen anything to wonder about');
 
+# A resolver that looks while a session commits leaves its branches alone.
+foreach my $point (qw(prepare_gathered record_written commit_begin))
+{
+	$o->calm;
+	my $rolled_back = $o->ask('c', 'SELECT finished_rollback + finished_commit FROM dtx.stat');
+	$o->begin;
+	$o->fault($point, 'wait');
+	$o->send_end;
+	$c->wait_fault($point);
+	is($o->ask('c', 'CALL dtx.recover()'), '0|0|0', "at $point dtx.recover() finds nothing to do");
+	$o->fault_reset;
+	my $answer = $o->answer;
+	is("$answer->{said} $answer->{text}" . $o->truth, 'committed committed', 'and COMMIT succeeds undisturbed');
+	is($o->ask('c', 'SELECT finished_rollback + finished_commit FROM dtx.stat'), $rolled_back, 'nobody else has ended a branch');
+}
+
+# A list that was taken before the decision: the decision is looked for later.
+$o->calm;
+$o->begin;
+$o->fault('record_written', 'sleep:600');
+$o->fault('commit_begin', 'error');
+$o->send_end;
+$c->wait_for('the row', sub { $o->fault_hits('record_written') > 0 });
+$o->fault('scan_listed', 'sleep:1200');
+my $operator = $c->super_session;
+$c->start_query($operator, 'CALL dtx.recover()');
+$c->wait_for('the list', sub { $o->fault_hits('scan_listed') > 0 });
+is($o->prepared_count, 2, 'two branches are listed, undecided');
+is($o->answer->{said}, 'committed', 'then it is decided, and left');
+is($o->prepared_count, 2, 'while the resolver holds its list');
+$c->finish_query($operator);
+$operator->quit;
+is($o->truth, 'committed', 'they are committed');
+$o->fault_reset;
+
 # What dtx.recover() says.  The scanner is stopped in its sleep, where it holds
 # nothing.
 $o->calm;

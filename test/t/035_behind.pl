@@ -90,6 +90,31 @@ foreach my $point (qw(prepare_gathered commit_begin))
 	is($o->ask('c', "SELECT count(*) FROM dtx.event WHERE gid = '" . $o->gid . "'"), 0, 'nothing is held: the xid proves it');
 }
 
+# Just before the scanner comes: "does not exist" is not an answer.
+foreach my $verb (qw(ROLLBACK COMMIT))
+{
+	$o->calm;
+	$o->begin(gid => 1);
+	$o->fault('commit_begin', 'error');
+	$o->fault('scan_before_finish', 'wait', 1);    # a comes first, then b
+	$o->send_end;
+	is($o->answer->{said}, 'committed', 'a transfer is left to the scanner');
+	$c->wait_fault('scan_before_finish');
+	my ($node, $gid) = split / /, ($c->prepared)[0];
+	my ($branch) = $gid =~ /(\d)$/;
+	$c->as_super("$verb PREPARED '$gid'", node => $node);
+	$o->fault_reset;
+	if ($verb eq 'ROLLBACK')
+	{
+		ok($c->poll_until(sub { $o->ask('c', "SELECT state FROM dtx.stuck WHERE gid = '" . $o->gid . "'") eq 'held' }, 10),
+			'rolled back by hand under its eyes: held');
+		$c->as_super('UPDATE account SET balance = balance ' . ($node eq 'a' ? '-' : '+') . ' 1 WHERE id = 1', node => $node);
+		$c->as_super("SELECT dtx.resolve('" . $o->gid . "', $branch, 'committed', 'booked by hand')");
+	}
+	$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' }, 10);
+	is($o->truth, 'committed', $verb eq 'COMMIT' ? 'committed by hand under its eyes' : 'and resolved');
+}
+
 # The same while the coordinator is away.
 foreach my $verb (qw(COMMIT ROLLBACK))
 {
@@ -140,5 +165,5 @@ is($o->answer->{said}, 'committed', 'a transfer');
 $c->as_super(qq{ALTER ROLE app_was RENAME TO app; ALTER ROLE app PASSWORD '$DtxCluster::password'}, node => 'b');
 is($o->truth, 'committed', 'and committed');
 
-$c->check_invariants(kept => 6);
+$c->check_invariants(kept => 8);
 done_testing();
