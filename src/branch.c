@@ -19,7 +19,10 @@
  *	   far as it was answered: a string that fails half-way leaves them true.
  * (3) The marker is set in the same string as BEGIN and goes with that
  *	   transaction: without it nothing is prepared or committed.
- * (4) A connection serves one (server, role) pair, and one transaction at a
+ * (4) Values are written in the session's styles on both sides.  libpq hears of
+ *	   a style over there only at the end of a string, so that a change of
+ *	   style is a string of its own, and the reset of a session sets it again.
+ * (5) A connection serves one (server, role) pair, and one transaction at a
  *	   time; what an earlier one has set for the session is reset first.
  *
  *-------------------------------------------------------------------------
@@ -133,6 +136,11 @@ dtx_connections_release(void)
 
 /* -------------------------------------------------------- strings to send */
 
+/* A statement's columns, when the node counts its rows. */
+#define COLUMNS_COUNTED (-2)
+/* So many statements a node keeps for one connection. */
+#define PREPARED_MAX 64
+
 /* What the next result answers. */
 typedef enum StepKind
 {
@@ -141,8 +149,7 @@ typedef enum StepKind
 	STEP_ROLLBACK_TO,
 	STEP_RELEASE,
 	STEP_SAVEPOINT,
-	STEP_STATEMENT_MADE,
-	STEP_STATEMENT_GONE,
+	STEP_PREPARED,
 	STEP_USER,
 	STEP_XID
 } StepKind;
@@ -159,7 +166,7 @@ typedef struct Script
 	int			count;
 	int			room;
 	Step	   *steps;
-	char		statement[32];
+	DtxPrepared prepared;		/* of STEP_PREPARED */
 } Script;
 
 static void
@@ -169,7 +176,6 @@ script_init(Script *script)
 	script->count = 0;
 	script->room = 16;
 	script->steps = palloc(sizeof(Step) * script->room);
-	script->statement[0] = '\0';
 }
 
 static void
@@ -183,14 +189,19 @@ script_step(Script *script, StepKind kind, int argument)
 }
 
 /*
- * Away with what an earlier transaction has left in the session.  It is a
- * transaction of its own: otherwise it would belong to the branch, which then
- * could not choose its isolation level, and would undo it by its rollback.
+ * Away with what an earlier transaction has left in the session.  One that
+ * was prepared can only have left settings behind, and statements that were
+ * counted.  Everything else goes in a transaction of its own: otherwise it
+ * would belong to the branch, which then could not choose its isolation
+ * level, and would undo it by its rollback.
  */
-#define RESET_SESSION \
-	"BEGIN; RESET ALL; RESET SESSION AUTHORIZATION; DEALLOCATE ALL; CLOSE ALL; " \
-	"UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES; "
-#define RESET_SESSION_RESULTS 8
+#define RESET_WHOLE \
+	"BEGIN; CLOSE ALL; UNLISTEN *; DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES; " \
+	RESET_SETTINGS "COMMIT; "
+#define RESET_WHOLE_RESULTS 11
+#define RESET_SETTINGS \
+	"RESET SESSION AUTHORIZATION; RESET ALL; SET DateStyle = '%s'; SET IntervalStyle = '%s'; "
+#define RESET_SETTINGS_RESULTS 4
 
 static const char *
 isolation_name(void)
@@ -208,15 +219,6 @@ isolation_name(void)
 	}
 }
 
-static void
-note_styles(DtxBranch *branch)
-{
-	strlcpy(branch->date_style, GetConfigOption("DateStyle", false, false),
-			sizeof(branch->date_style));
-	strlcpy(branch->interval_style, GetConfigOption("IntervalStyle", false, false),
-			sizeof(branch->interval_style));
-}
-
 /* BEGIN, the marker, and the session's settings. */
 static void
 script_begin(Script *script, DtxBranch *branch)
@@ -227,17 +229,15 @@ script_begin(Script *script, DtxBranch *branch)
 
 	if (connection->used)
 	{
-		appendStringInfoString(sql, RESET_SESSION);
-		for (int i = 0; i < RESET_SESSION_RESULTS; i++)
+		bool		whole = connection->ended_by_commit || !connection->kept_ours;
+		int			results = whole ? RESET_WHOLE_RESULTS : RESET_SETTINGS_RESULTS;
+
+		appendStringInfo(sql, whole ? RESET_WHOLE : RESET_SETTINGS,
+						 connection->styles.date, connection->styles.interval);
+		for (int i = 0; i < results; i++)
 			script_step(script, STEP_OTHER, 0);
-		if (connection->version >= 140000)
-		{
-			appendStringInfo(sql, "SET idle_session_timeout = %d; ",
-							 dtx_connection_idle_timeout_ms);
-			script_step(script, STEP_OTHER, 0);
-		}
-		appendStringInfoString(sql, "COMMIT; ");
-		script_step(script, STEP_OTHER, 0);
+		if (whole)
+			dtx_remote_forget_prepared(connection);
 	}
 	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ", isolation_name(),
 					 XactReadOnly ? " READ ONLY" : "",
@@ -245,41 +245,23 @@ script_begin(Script *script, DtxBranch *branch)
 	script_step(script, STEP_BEGIN, 0);
 
 	appendStringInfo(sql,
-					 "SELECT pg_catalog.set_config('dtx.branch', '%s', true),"
+					 "SELECT pg_catalog.concat(pg_catalog.set_config('dtx.branch', '%s', true),"
 					 " pg_catalog.set_config('lock_timeout', '%d', true),"
 					 " pg_catalog.set_config('idle_in_transaction_session_timeout', '%d', true),"
 					 " pg_catalog.set_config('synchronous_commit', '%s', true),"
-					 " pg_catalog.set_config('DateStyle', '%s', true),"
-					 " pg_catalog.set_config('IntervalStyle', '%s', true),"
 					 " pg_catalog.set_config('extra_float_digits', '3', true)",
 					 branch->nonce, lock_timeout, dtx_branch_idle_timeout_ms,
-					 GetConfigOption("synchronous_commit", false, false),
-					 GetConfigOption("DateStyle", false, false),
-					 GetConfigOption("IntervalStyle", false, false));
+					 GetConfigOption("synchronous_commit", false, false));
 	if (StatementTimeout > 0)
 		appendStringInfo(sql, ", pg_catalog.set_config('statement_timeout', '%d', true)",
 						 StatementTimeout);
 	if (connection->version >= 140000)
-		appendStringInfoString(sql, ", pg_catalog.set_config('client_connection_check_interval', '1s', true)");
-	appendStringInfoString(sql, "; ");
-	script_step(script, STEP_OTHER, 7 + (StatementTimeout > 0 ? 1 : 0) +
-				(connection->version >= 140000 ? 1 : 0));
-	note_styles(branch);
-}
-
-/* Values are written in the session's styles, which may have changed. */
-static void
-script_styles(Script *script, DtxBranch *branch)
-{
-	if (strcmp(branch->date_style, GetConfigOption("DateStyle", false, false)) == 0 &&
-		strcmp(branch->interval_style, GetConfigOption("IntervalStyle", false, false)) == 0)
-		return;
-	note_styles(branch);
-	appendStringInfo(&script->sql,
-					 "SELECT pg_catalog.set_config('DateStyle', '%s', true),"
-					 " pg_catalog.set_config('IntervalStyle', '%s', true); ",
-					 branch->date_style, branch->interval_style);
-	script_step(script, STEP_OTHER, 2);
+		appendStringInfo(sql, ", pg_catalog.set_config('client_connection_check_interval', '1s', true)"
+						 ", pg_catalog.set_config('idle_session_timeout', '%d', false)",
+						 dtx_connection_idle_timeout_ms);
+	appendStringInfoString(sql, "); ");
+	script_step(script, STEP_OTHER, 0);
+	branch->styles = connection->styles;
 }
 
 /* Bring the savepoints over there to the level of the session. */
@@ -293,11 +275,6 @@ script_savepoints(Script *script, DtxBranch *branch, int level)
 		appendStringInfo(sql, "ROLLBACK TO SAVEPOINT s%d; ", branch->rollback_to);
 		script_step(script, STEP_ROLLBACK_TO, branch->rollback_to);
 	}
-	if (branch->stale_statement[0] != '\0')
-	{
-		appendStringInfoString(sql, "DEALLOCATE ALL; ");
-		script_step(script, STEP_STATEMENT_GONE, 0);
-	}
 	if (branch->levels > branch->levels_wanted)
 	{
 		appendStringInfo(sql, "RELEASE SAVEPOINT s%d; ", branch->levels_wanted + 1);
@@ -310,87 +287,166 @@ script_savepoints(Script *script, DtxBranch *branch, int level)
 	}
 }
 
-/* The user's statement, with its values as parameters if it has any. */
-static void
-script_user(Script *script, DtxCall *call, bool *wrote)
+/* A statement that the node has kept for this SQL; NULL if it has none. */
+static DtxPrepared *
+find_prepared(DtxConnection *connection, DtxCall *call)
 {
-	static uint32 statement_number = 0;
-	StringInfo	sql = &script->sql;
-	List	   *statements = dtx_statements_parse(call->sql);
-	DtxStatement *last = llast(statements);
-	Datum	   *values = NULL;
-	bool	   *nulls = NULL;
-	int			count = 0;
-	bool		counted = false;
 	ListCell   *cell;
 
-	*wrote = true;
-	foreach(cell, statements)
-		*wrote = *wrote && ((DtxStatement *) lfirst(cell))->writes;
+	foreach(cell, connection->prepared)
+	{
+		DtxPrepared *prepared = lfirst(cell);
 
-	if (call->arguments != NULL)
-		deconstruct_array(call->arguments, TEXTOID, -1, false, TYPALIGN_INT,
-						  &values, &nulls, &count);
+		if (prepared->for_rows == (call->expected != NULL) &&
+			strcmp(prepared->sql, call->sql) == 0)
+			return prepared;
+	}
+	return NULL;
+}
+
+static void
+keep_prepared(DtxConnection *connection, DtxPrepared *made)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	DtxPrepared *prepared = palloc(sizeof(DtxPrepared));
+
+	*prepared = *made;
+	prepared->sql = pstrdup(made->sql);
+	connection->prepared = lappend(connection->prepared, prepared);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Of "SELECT *" nobody here knows the columns, and dblink has to: let the
+ * node count the rows, each of them computed whole.
+ */
+static void
+append_statement(StringInfo sql, DtxStatement *statement, bool counted)
+{
+	if (counted)
+		appendStringInfoString(sql, "WITH dtx_rows AS (");
+	appendBinaryStringInfo(sql, statement->text, statement->length);
+	if (counted)
+		appendStringInfoString(sql, "\n) SELECT pg_catalog.count(dtx_rows) FROM dtx_rows");
+	appendStringInfoString(sql, "\n; ");
+}
+
+static void
+check_parameters(int parameters, int count)
+{
+	if (parameters != count)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("branch SQL has %d parameters, but args has %d elements",
+						parameters, count)));
+}
+
+/* Without parameters: the statements as they are. */
+static void
+script_plain(Script *script, DtxCall *call, bool *wrote)
+{
+	List	   *statements = dtx_statements_parse(call->sql);
+	DtxStatement *last = llast(statements);
+	ListCell   *cell;
+
 	if (call->expected != NULL && last->columns == DTX_COLUMNS_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("branch SQL returns no rows"),
 				 errhint("Use dtx.exec for statements that return none.")));
-	if (count > 0 && list_length(statements) > 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("branch SQL with parameters must be one statement")));
-	if (count > 0 && !last->plannable)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("this kind of statement cannot have parameters"),
-				 errdetail("Only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES can.")));
-
-	if (last->parameters != count && list_length(statements) == 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("branch SQL has %d parameters, but args has %d elements",
-						last->parameters, count)));
-
-	if (count > 0)
-	{
-		snprintf(script->statement, sizeof(script->statement), "dtx_%u", ++statement_number);
-		appendStringInfo(sql, "PREPARE %s AS ", script->statement);
-	}
+	if (list_length(statements) == 1)
+		check_parameters(last->parameters, 0);
+	*wrote = true;
 	foreach(cell, statements)
 	{
 		DtxStatement *statement = lfirst(cell);
-		int			columns = statement->columns;
+		bool		counted = statement->columns == DTX_COLUMNS_ANY &&
+			(statement != last || call->expected == NULL);
 
-		/*
-		 * Of "SELECT *" nobody here knows the columns, and dblink has to: let
-		 * the node count the rows, each of them computed whole.
-		 */
-		counted = columns == DTX_COLUMNS_ANY && (statement != last || call->expected == NULL);
-		if (counted)
-			appendStringInfoString(sql, "WITH dtx_rows AS (");
-		appendBinaryStringInfo(sql, statement->text, statement->length);
-		if (counted)
-			appendStringInfoString(sql, "\n) SELECT pg_catalog.count(dtx_rows) FROM dtx_rows");
-		appendStringInfoString(sql, "\n; ");
-		if (count == 0)
-			script_step(script, STEP_USER, counted ? -2 : columns);
-		else
-			script_step(script, STEP_STATEMENT_MADE, 0);
+		*wrote = *wrote && statement->writes;
+		append_statement(&script->sql, statement, counted);
+		script_step(script, STEP_USER, counted ? COLUMNS_COUNTED : statement->columns);
 	}
-	if (count > 0)
+}
+
+/*
+ * With parameters: one statement, which the node keeps, so that the next
+ * time it has only to be executed.
+ */
+static void
+script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
+{
+	static uint32 statement_number = 0;
+	StringInfo	sql = &script->sql;
+	DtxConnection *connection = branch->connection;
+	DtxPrepared *prepared = find_prepared(connection, call);
+	Datum	   *values;
+	bool	   *nulls;
+	int			count;
+
+	deconstruct_array(call->arguments, TEXTOID, -1, false, TYPALIGN_INT,
+					  &values, &nulls, &count);
+	if (prepared == NULL)
 	{
-		appendStringInfo(sql, "EXECUTE %s(", script->statement);
-		for (int i = 0; i < count; i++)
-			appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
-							 nulls[i] ? "NULL" : quote_literal_cstr(TextDatumGetCString(values[i])));
-		appendStringInfo(sql, "); DEALLOCATE %s; ", script->statement);
-		script_step(script, STEP_USER, counted ? -2 : last->columns);
-		script_step(script, STEP_STATEMENT_GONE, 0);
+		List	   *statements = dtx_statements_parse(call->sql);
+		DtxStatement *statement = llast(statements);
+
+		if (list_length(statements) > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("branch SQL with parameters must be one statement")));
+		if (!statement->plannable)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("this kind of statement cannot have parameters"),
+					 errdetail("Only SELECT, INSERT, UPDATE, DELETE, MERGE and VALUES can.")));
+		if (call->expected != NULL && statement->columns == DTX_COLUMNS_NONE)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("branch SQL returns no rows"),
+					 errhint("Use dtx.exec for statements that return none.")));
+		if (list_length(connection->prepared) >= PREPARED_MAX)
+		{
+			appendStringInfoString(sql, "DEALLOCATE ALL; ");
+			script_step(script, STEP_OTHER, 0);
+			dtx_remote_forget_prepared(connection);
+		}
+		prepared = &script->prepared;
+		prepared->sql = unconstify(char *, call->sql);
+		prepared->for_rows = call->expected != NULL;
+		snprintf(prepared->name, sizeof(prepared->name), "dtx_%u", ++statement_number);
+		prepared->columns = statement->columns;
+		prepared->parameters = statement->parameters;
+		prepared->writes = statement->writes;
+		prepared->counted = statement->columns == DTX_COLUMNS_ANY && call->expected == NULL;
+		check_parameters(prepared->parameters, count);
+		appendStringInfo(sql, "PREPARE %s AS ", prepared->name);
+		append_statement(sql, statement, prepared->counted);
+		script_step(script, STEP_PREPARED, 0);
 	}
+	check_parameters(prepared->parameters, count);
+
+	appendStringInfo(sql, "EXECUTE %s(", prepared->name);
+	for (int i = 0; i < count; i++)
+		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
+						 nulls[i] ? "NULL" : quote_literal_cstr(TextDatumGetCString(values[i])));
+	appendStringInfoString(sql, "); ");
+	script_step(script, STEP_USER, prepared->counted ? COLUMNS_COUNTED : prepared->columns);
+	*wrote = prepared->writes;
+}
+
+/* The user's SQL, and the question whether it has written, if that is not plain. */
+static void
+script_user(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
+{
+	if (call->arguments != NULL && ArrayGetNItems(ARR_NDIM(call->arguments),
+												  ARR_DIMS(call->arguments)) > 0)
+		script_prepared(script, branch, call, wrote);
+	else
+		script_plain(script, call, wrote);
 	if (!*wrote)
 	{
-		appendStringInfoString(sql, "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text");
+		appendStringInfoString(&script->sql, "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text");
 		script_step(script, STEP_XID, 0);
 	}
 }
@@ -402,6 +458,8 @@ step_done(DtxBranch *branch, Script *script, Step *step, DtxCall *call, DtxResul
 	switch (step->kind)
 	{
 		case STEP_BEGIN:
+			branch->connection->ended_by_commit = false;
+			branch->connection->kept_ours = false;	/* until it is known */
 			if (strcmp(result->tag, "BEGIN") != 0)
 				elog(ERROR, "unexpected answer \"%s\" to BEGIN", result->tag);
 			branch->state = DTX_BRANCH_OPEN;
@@ -416,14 +474,11 @@ step_done(DtxBranch *branch, Script *script, Step *step, DtxCall *call, DtxResul
 		case STEP_SAVEPOINT:
 			branch->levels = branch->levels_wanted = step->argument;
 			break;
-		case STEP_STATEMENT_MADE:
-			strlcpy(branch->stale_statement, script->statement, sizeof(branch->stale_statement));
-			break;
-		case STEP_STATEMENT_GONE:
-			branch->stale_statement[0] = '\0';
+		case STEP_PREPARED:
+			keep_prepared(branch->connection, &script->prepared);
 			break;
 		case STEP_USER:
-			if (step->argument == -2 && result->rows != NULL)
+			if (step->argument == COLUMNS_COUNTED && result->rows != NULL)
 			{
 				char	   *value = dtx_result_value(result, 0);
 
@@ -561,6 +616,10 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 		}
 		if (!lost)
 			lost = !dtx_remote_drain(connection);
+		/* a statement that is kept may have been outrun by DDL */
+		if (!lost && (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED ||
+					  error->sqlerrcode == ERRCODE_INVALID_SQL_STATEMENT_NAME))
+			dtx_remote_forget_prepared(connection);
 		if (!lost)
 		{
 			/*
@@ -591,6 +650,41 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 }
 
 /*
+ * Have the node write values as this session does: the connection when no
+ * branch is open, else the branch.  False if the connection was found dead
+ * before anything was begun.
+ */
+static bool
+follow_styles(DtxBranch *branch, int level)
+{
+	DtxConnection *connection = branch->connection;
+	bool		open = branch->state == DTX_BRANCH_OPEN;
+	DtxStyles  *there = open ? &branch->styles : &connection->styles;
+	DtxStyles	here;
+	Script		script;
+	DtxCall		call = {0};
+	bool		retry;
+
+	dtx_remote_styles(&here);
+	if (strcmp(here.date, there->date) == 0 && strcmp(here.interval, there->interval) == 0)
+		return true;
+	script_init(&script);
+	if (open)
+		script_savepoints(&script, branch, level);
+	appendStringInfo(&script.sql, "SELECT pg_catalog.concat("
+					 "pg_catalog.set_config('DateStyle', '%s', %s), "
+					 "pg_catalog.set_config('IntervalStyle', '%s', %s))",
+					 here.date, open ? "true" : "false",
+					 here.interval, open ? "true" : "false");
+	script_step(&script, STEP_OTHER, 0);
+	script_run(branch, &script, &call, &retry);
+	if (retry)
+		return false;
+	*there = here;
+	return true;
+}
+
+/*
  * Run the user's SQL in the branch, which is begun if need be.  Can be
  * cancelled while it waits.
  */
@@ -615,7 +709,6 @@ dtx_branch_run(DtxBranch *branch, DtxCall *call)
 													   &branch->reused);
 			branch->levels = branch->levels_wanted = 1;
 			branch->rollback_to = 0;
-			branch->stale_statement[0] = '\0';
 			/* answers to the end of an earlier transaction */
 			if (!dtx_remote_drain(branch->connection))
 			{
@@ -624,13 +717,17 @@ dtx_branch_run(DtxBranch *branch, DtxCall *call)
 			}
 		}
 
+		if (!follow_styles(branch, level))
+		{
+			retry = true;
+			continue;
+		}
 		script_init(&script);
 		if (branch->state == DTX_BRANCH_CLOSED)
 			script_begin(&script, branch);
 		DTX_FAULT("branch_begin");
 		script_savepoints(&script, branch, level);
-		script_styles(&script, branch);
-		script_user(&script, call, &wrote);
+		script_user(&script, branch, call, &wrote);
 		/* from here on it may have written, whatever happens */
 		branch->wrote = branch->wrote || wrote;
 		script_run(branch, &script, call, &retry);
@@ -657,10 +754,14 @@ dtx_branch_subabort(DtxBranch *branch, int level)
 		if (branch->rollback_to == 0 || branch->rollback_to > level)
 			branch->rollback_to = level;
 		branch->levels_wanted = level - 1;
+		branch->styles.date[0] = '\0';	/* whatever they are then */
 	}
 }
 
 /* --------------------------------------------------------- first phase */
+
+#define COUNT_STATEMENTS \
+	"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statement())"
 
 /* Whether the marker is still there; an error over there if it is not. */
 #define CHECK_MARKER \
@@ -686,19 +787,24 @@ dtx_branch_send_prepare(DtxBranch *branch)
 
 	initStringInfo(&sql);
 	append_rollback_to(&sql, branch, &results);
-	appendStringInfo(&sql, "SELECT pg_catalog.pg_current_xact_id()::text, " CHECK_MARKER
+	appendStringInfo(&sql, "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id(), ',', " COUNT_STATEMENTS "), " CHECK_MARKER
 					 ", pg_catalog.pg_advisory_unlock_all()::text; RESET ROLE; PREPARE TRANSACTION '%s'",
 					 branch->nonce, branch->gid);
 	branch->state = DTX_BRANCH_PREPARING;
 	return dtx_remote_send(branch->connection, sql.data, results);
 }
 
-/* One column of a row of text columns. */
-static char *
+/*
+ * The first answer to either string: the branch's xid, unless it lost its
+ * transaction.
+ */
+static uint64
 get_checked_xid(DtxBranch *branch, int columns)
 {
 	DtxResult	result;
 	char	   *value;
+	unsigned long long xid = 0;
+	int			statements = -1;
 
 	if (branch->rollback_to > 0)
 		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
@@ -723,7 +829,13 @@ get_checked_xid(DtxBranch *branch, int columns)
 	}
 	PG_END_TRY();
 	value = dtx_result_value(&result, 0);
-	return value;
+	if (value == NULL || sscanf(value, "%llu,%d", &xid, &statements) != 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_FDW_ERROR),
+				 errmsg("node \"%s\" did not tell the transaction of its branch",
+						branch->connection->node)));
+	branch->connection->kept_ours = statements == list_length(branch->connection->prepared);
+	return xid;
 }
 
 /*
@@ -734,13 +846,8 @@ void
 dtx_branch_get_prepared(DtxBranch *branch)
 {
 	DtxResult	result;
-	char	   *xid = get_checked_xid(branch, 3);
 
-	if (xid == NULL || (branch->xid = strtou64(xid, NULL, 10)) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_FDW_ERROR),
-				 errmsg("node \"%s\" did not tell the transaction of its branch",
-						branch->connection->node)));
+	branch->xid = get_checked_xid(branch, 3);
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
@@ -763,10 +870,11 @@ dtx_branch_send_commit(DtxBranch *branch)
 
 	initStringInfo(&sql);
 	append_rollback_to(&sql, branch, &results);
-	appendStringInfo(&sql, "SELECT NULL, " CHECK_MARKER ", NULL; COMMIT;"
+	appendStringInfo(&sql, "SELECT pg_catalog.concat('0,', " COUNT_STATEMENTS "), " CHECK_MARKER ", NULL; COMMIT;"
 					 " SELECT pg_catalog.pg_advisory_unlock_all()::text",
 					 branch->nonce);
 	branch->state = DTX_BRANCH_PREPARING;
+	branch->connection->ended_by_commit = true;
 	return dtx_remote_send(branch->connection, sql.data, results);
 }
 

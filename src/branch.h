@@ -39,9 +39,7 @@ typedef struct DtxBranch
 	int			levels;			/* savepoints there are s2 .. s<levels> */
 	int			levels_wanted;	/* of these, down to here are still ours */
 	int			rollback_to;	/* level to undo first, 0: none */
-	char		date_style[64]; /* what the session's were when last told */
-	char		interval_style[32];
-	char		stale_statement[32];	/* to be deallocated */
+	DtxStyles	styles;			/* over there, in the branch */
 	char		gid[DTX_GID_SIZE];
 	char		finish_sql[DTX_GID_SIZE + 32];	/* COMMIT PREPARED '...' */
 	char		undo_sql[DTX_GID_SIZE + 32];

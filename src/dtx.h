@@ -77,5 +77,6 @@ extern uint64 dtx_random64(void);
 extern void dtx_guard_init(void);
 extern void dtx_launcher_init(void);
 extern void dtx_twophase_init(void);
+extern bool dtx_twophase_has_branches(void);
 
 #endif							/* DTX_H */

@@ -282,7 +282,8 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 		if (!OidIsValid(get_relname_relid("decision", schema)) ||
 			!OidIsValid(get_relname_relid("branch", schema)))
 			return;
-		if (dtx_nodes_unfinished(MyDatabaseId, InvalidOid) ||
+		if (dtx_twophase_has_branches() ||
+			dtx_nodes_unfinished(MyDatabaseId, InvalidOid) ||
 			dtx_store_server_in_use(InvalidOid, InvalidOid))
 			refuse_drop("extension dtx");
 		extension_dropped = true;

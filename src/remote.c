@@ -21,6 +21,10 @@
  */
 #include "postgres.h"
 
+#include <dirent.h>
+#include <poll.h>
+#include <sys/stat.h>
+
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -35,6 +39,10 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/bitmapset.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/pmsignal.h"
 #include "utils/builtins.h"
 #include "utils/elog.h"
 #include "utils/fmgroids.h"
@@ -85,6 +93,8 @@ static const char *const dblink_borrowing[] = {
 
 /* The most that a server's own option may ask for. */
 #define CONNECT_TIMEOUT_MAX_S 60
+/* A signal that comes just before we wait is noticed after this. */
+#define SIGNAL_PAUSE_MS 50
 
 static FmgrInfo functions[DBLINK_FUNCTIONS];
 static bool functions_ready = false;
@@ -192,6 +202,7 @@ dtx_remote_new(Oid serverid, const char *node, Oid roleid, const char *prefix)
 	connection->serverid = serverid;
 	connection->roleid = roleid;
 	connection->state = dtx_node_state(MyDatabaseId, serverid, true);
+	connection->socket = -1;
 	connection->name_text = CStringGetTextDatum(connection->name);
 	if (connection_number == 1)
 	{
@@ -259,6 +270,7 @@ get_rid_of(DtxConnection *connection)
 	connection->unclosed = false;
 }
 
+#define SETUP_COLUMNS 11
 static const char setup_query[] =
 "SELECT pg_catalog.pg_is_in_recovery()::text,"
 " (SELECT system_identifier::text FROM pg_catalog.pg_control_system()),"
@@ -270,7 +282,18 @@ static const char setup_query[] =
 " current_user::text,"
 " COALESCE(pg_catalog.current_setting('dtx.loopback', true), 'off'),"
 " CASE WHEN pg_catalog.current_setting('server_version_num')::int OPERATOR(pg_catalog.>=) 140000"
-" THEN pg_catalog.set_config('idle_session_timeout', '%d', false) END";
+" THEN pg_catalog.set_config('idle_session_timeout', '%d', false) END,"
+" pg_catalog.set_config('DateStyle', '%s', false),"
+" pg_catalog.set_config('IntervalStyle', '%s', false)";
+
+/* How this session writes values. */
+void
+dtx_remote_styles(DtxStyles *styles)
+{
+	strlcpy(styles->date, GetConfigOption("DateStyle", false, false), sizeof(styles->date));
+	strlcpy(styles->interval, GetConfigOption("IntervalStyle", false, false),
+			sizeof(styles->interval));
+}
 
 /* Learn who is at the other end, and refuse what cannot be a node. */
 static void
@@ -279,13 +302,16 @@ setup(DtxConnection *connection)
 	DtxResult	result;
 	DtxNode    *state = connection->state;
 	TimestampTz begun = GetCurrentTimestamp();
-	TupleDesc	expected = dtx_text_columns(9);
+	TupleDesc	expected = dtx_text_columns(SETUP_COLUMNS);
 	bool		in_recovery;
 	bool		loopback;
 	bool		conforming;
 	char	   *timeline;
-	char	   *sql = psprintf(setup_query, dtx_connection_idle_timeout_ms);
+	char	   *sql;
 
+	dtx_remote_styles(&connection->styles);
+	sql = psprintf(setup_query, dtx_connection_idle_timeout_ms,
+				   connection->styles.date, connection->styles.interval);
 	if (!dtx_remote_send(connection, sql, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
@@ -293,12 +319,12 @@ setup(DtxConnection *connection)
 	dtx_remote_get(connection, expected, CurrentMemoryContext, &result);
 	{
 		TupleTableSlot *slot = MakeSingleTupleTableSlot(expected, &TTSOpsMinimalTuple);
-		char	   *value[9];
+		char	   *value[SETUP_COLUMNS];
 
 		if (result.rows == NULL || result.count != 1 || !tuplestore_gettupleslot(result.rows, true, false, slot))
 			elog(ERROR, "node \"%s\" did not say who it is", connection->node);
 		slot_getallattrs(slot);
-		for (int i = 0; i < 9; i++)
+		for (int i = 0; i < SETUP_COLUMNS; i++)
 			value[i] = slot->tts_isnull[i] ? pstrdup("") : TextDatumGetCString(slot->tts_values[i]);
 		ExecDropSingleTupleTableSlot(slot);
 		tuplestore_end(result.rows);
@@ -340,6 +366,30 @@ setup(DtxConnection *connection)
 				 errdetail("Its branch and the local transaction would not see each other's work, and could wait for each other for ever."),
 				 errhint("If that is meant: ALTER SERVER %s OPTIONS (ADD options '-c dtx.loopback=on').",
 						 quote_identifier(connection->node))));
+}
+
+/*
+ * The sockets that this process has open: dblink does not tell which one it
+ * has opened, but waiting on it beats asking again and again.
+ */
+static Bitmapset *
+open_sockets(void)
+{
+	Bitmapset  *sockets = NULL;
+	DIR		   *directory = AllocateDir("/proc/self/fd");
+	struct dirent *entry;
+
+	while ((entry = ReadDirExtended(directory, "/proc/self/fd", DEBUG1)) != NULL)
+	{
+		struct stat status;
+		int			fd = atoi(entry->d_name);
+
+		if (entry->d_name[0] != '.' && fstat(fd, &status) == 0 && S_ISSOCK(status.st_mode))
+			sockets = bms_add_member(sockets, fd);
+	}
+	if (directory != NULL)
+		FreeDir(directory);
+	return sockets;
 }
 
 /* On 15 the option goes before our own bound. */
@@ -389,6 +439,7 @@ dtx_remote_connect(DtxConnection *connection)
 	Oid			save_user;
 	int			save_sec_context;
 	char	   *save_environment = getenv("PGCONNECT_TIMEOUT");
+	Bitmapset  *volatile sockets = NULL;
 	char		seconds[16];
 
 	functions_init();
@@ -415,13 +466,19 @@ dtx_remote_connect(DtxConnection *connection)
 			get_rid_of(connection);
 		SetUserIdAndSecContext(connection->roleid,
 							   save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
+		sockets = open_sockets();
 		call_dblink(DBLINK_CONNECT, NULL, connection->name_text,
 					CStringGetTextDatum(connection->node));
 		SetUserIdAndSecContext(save_user, save_sec_context);
 		connection->open = true;
 		connection->waiting = false;
-		connection->used = false;
+		connection->ended_by_commit = false;
+		connection->kept_ours = true;
+		sockets = bms_del_members(open_sockets(), sockets);
+		connection->socket = bms_membership(sockets) == BMS_SINGLETON ?
+			bms_singleton_member(sockets) : -1;
 		setup(connection);
+		connection->used = false;
 		dtx_deadline_stop();
 	}
 	PG_CATCH();
@@ -465,6 +522,21 @@ dtx_remote_connect(DtxConnection *connection)
 	dtx_count(DTX_STAT_CONNECTS, 1);
 }
 
+/* The node has none of our statements any more.  Does not throw. */
+void
+dtx_remote_forget_prepared(DtxConnection *connection)
+{
+	ListCell   *cell;
+
+	foreach(cell, connection->prepared)
+	{
+		pfree(((DtxPrepared *) lfirst(cell))->sql);
+		pfree(lfirst(cell));
+	}
+	list_free(connection->prepared);
+	connection->prepared = NIL;
+}
+
 void
 dtx_remote_close(DtxConnection *connection)
 {
@@ -472,6 +544,8 @@ dtx_remote_close(DtxConnection *connection)
 		return;
 	connection->open = false;
 	connection->waiting = false;
+	connection->socket = -1;
+	dtx_remote_forget_prepared(connection);
 	DTX_NOTHROW_BEGIN();
 	{
 		DTX_FAULT("remote_close");
@@ -516,6 +590,7 @@ dtx_remote_send(DtxConnection *connection, const char *sql, int results)
 	log_min_messages = save_log;
 	connection->waiting = connection->waiting || sent;
 	connection->results_left = sent ? results : connection->results_left;
+	connection->answer_due = sent;
 	connection->used = true;
 	return sent;
 }
@@ -569,6 +644,55 @@ dtx_remote_answered_ok(DtxConnection *connection)
 	}
 	DTX_NOTHROW_END();
 	return ok;
+}
+
+/*
+ * Wait until one of the connections has something to read, or for the time.
+ * Signals are not waited for: callers that can be cancelled come back often.
+ * Never throws.
+ */
+void
+dtx_remote_pause(DtxConnection **connections, int count, int timeout_ms)
+{
+	struct pollfd sockets[16];
+
+	if (count > lengthof(sockets))
+		count = 0;
+	for (int i = 0; i < count; i++)
+	{
+		if (connections[i]->socket < 0)
+		{
+			count = 0;
+			break;
+		}
+		sockets[i].fd = connections[i]->socket;
+		sockets[i].events = POLLIN;
+	}
+	if (count == 0)
+		pg_usleep(100);
+	else
+		(void) poll(sockets, count, timeout_ms);
+}
+
+/*
+ * Wait for the beginning of an answer.  Most answers come whole, so that
+ * nothing in dblink has to wait any more; it would do so at a higher price.
+ */
+static void
+wait_for_answer(DtxConnection *connection)
+{
+	connection->answer_due = false;
+	if (connection->socket < 0)
+		return;
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (dtx_remote_poll(connection) != DTX_ANSWER_NONE)
+			break;
+		if (!PostmasterIsAlive())
+			proc_exit(1);
+		dtx_remote_pause(&connection, 1, SIGNAL_PAUSE_MS);
+	}
 }
 
 /* A descriptor of so many text columns. */
@@ -642,6 +766,8 @@ dtx_remote_get(DtxConnection *connection, TupleDesc expected,
 	rsinfo.expectedDesc = expected;
 	rsinfo.allowedModes = SFRM_Materialize;
 
+	if (connection->answer_due)
+		wait_for_answer(connection);
 	if (connection->results_left > 0)
 		connection->results_left--;
 	memset(result, 0, sizeof(DtxResult));

@@ -17,6 +17,13 @@
 
 #define DTX_TAG_SIZE 64
 
+/* How values are written, here or there. */
+typedef struct DtxStyles
+{
+	char		date[64];
+	char		interval[32];
+} DtxStyles;
+
 typedef struct DtxConnection
 {
 	char		name[NAMEDATALEN];	/* what dblink knows it by */
@@ -27,7 +34,13 @@ typedef struct DtxConnection
 	bool		open;
 	bool		waiting;		/* sent, and the end of its results not seen */
 	int			results_left;	/* of what was sent */
-	bool		used;			/* has been used since it was cleaned */
+	bool		used;			/* something was sent since it was opened */
+	bool		ended_by_commit;	/* more than settings may be left of it */
+	bool		kept_ours;		/* it has no prepared statements but ours */
+	bool		answer_due;		/* nothing has been fetched of what was sent */
+	DtxStyles	styles;			/* of the session over there, as libpq knows them */
+	int			socket;			/* to wait on, or -1 if it is not known */
+	List	   *prepared;		/* of DtxPrepared: statements kept over there */
 	bool		stale;			/* options have changed: reconnect */
 	bool		unclosed;		/* closing it failed: dblink still has it */
 	uint32		server_hash;
@@ -37,6 +50,18 @@ typedef struct DtxConnection
 	char		user[NAMEDATALEN];	/* current_user over there */
 	Datum		name_text;		/* its name, for dblink */
 } DtxConnection;
+
+/* A statement with parameters that the node keeps for the session. */
+typedef struct DtxPrepared
+{
+	char	   *sql;			/* as the user wrote it */
+	bool		for_rows;		/* dtx.query, or dtx.exec */
+	char		name[24];
+	int			columns;
+	int			parameters;
+	bool		counted;
+	bool		writes;
+} DtxPrepared;
 
 /* What came of what was sent. */
 typedef enum DtxAnswer
@@ -65,6 +90,9 @@ extern void dtx_remote_free(DtxConnection *connection);
 extern bool dtx_remote_send(DtxConnection *connection, const char *sql, int results);
 extern DtxAnswer dtx_remote_poll(DtxConnection *connection);
 extern bool dtx_remote_answered_ok(DtxConnection *connection);
+extern void dtx_remote_styles(DtxStyles *styles);
+extern void dtx_remote_pause(DtxConnection **connections, int count, int timeout_ms);
+extern void dtx_remote_forget_prepared(DtxConnection *connection);
 extern void dtx_remote_get(DtxConnection *connection, TupleDesc expected,
 						   MemoryContext rows_context, DtxResult *result);
 extern bool dtx_remote_drain(DtxConnection *connection);

@@ -611,7 +611,6 @@ finish_forward(void)
 	instr_time	begun;
 	ListCell   *cell;
 	bool		all_answered = false;
-	int			pause_us = 20;
 
 	DTX_FAULT("commit_begin");
 	foreach(cell, current.branches)
@@ -627,6 +626,7 @@ finish_forward(void)
 		else if (branch->state == DTX_BRANCH_OPEN)
 		{
 			/* read only: nothing depends on the answer */
+			branch->connection->ended_by_commit = true;
 			if (!dtx_remote_send(branch->connection,
 								 "COMMIT; SELECT pg_catalog.pg_advisory_unlock_all()::text", 2))
 				dtx_remote_close(branch->connection);
@@ -639,6 +639,8 @@ finish_forward(void)
 	{
 		instr_time	elapsed;
 		bool		late;
+		DtxConnection *waiting[16];
+		int			waiting_count = 0;
 
 		INSTR_TIME_SET_CURRENT(elapsed);
 		INSTR_TIME_SUBTRACT(elapsed, begun);
@@ -655,6 +657,8 @@ finish_forward(void)
 			if (!late && !node->hung)
 			{
 				all_answered = false;
+				if (waiting_count < lengthof(waiting))
+					waiting[waiting_count++] = branch->connection;
 				continue;
 			}
 			if (dtx_commit_wait_ms > 0)
@@ -664,10 +668,8 @@ finish_forward(void)
 				dtx_remote_close(branch->connection);
 		}
 		if (!all_answered)
-		{
-			pg_usleep(pause_us);
-			pause_us = Min(pause_us + pause_us / 4, 1000);
-		}
+			dtx_remote_pause(waiting, waiting_count,
+							 Max(1, dtx_commit_wait_ms - (int) INSTR_TIME_GET_MILLISEC(elapsed)));
 	}
 	DTX_FAULT("commit_done");
 }
@@ -896,6 +898,13 @@ subtransaction_callback(SubXactEvent event, SubTransactionId subid,
 		else
 			dtx_branch_subabort(lfirst(cell), level);
 	}
+}
+
+/* Does this session's transaction depend on nodes? */
+bool
+dtx_twophase_has_branches(void)
+{
+	return current.active && current.branches != NIL;
 }
 
 void
