@@ -23,6 +23,29 @@ $c->as_super(q{
 $o->attempt('COMMIT');
 $o->truth;
 
+# A session that leaves something wakes the scanner, however long that sleeps.
+sub scan_interval
+{
+	my ($value) = @_;
+	$c->as_super("ALTER SYSTEM SET dtx.scan_interval = '$value'");
+	$c->as_super('SELECT pg_reload_conf()');
+	$c->wait_for('the setting', sub { $c->as_super('SHOW dtx.scan_interval') eq $value });
+	return;
+}
+scan_interval('1min');
+$o->calm;
+foreach my $left_at (qw(commit_begin prepare_sent))
+{
+	$o->begin;
+	$o->fault($left_at, 'error');
+	$o->send_end;
+	my $said = $o->answer->{said};
+	my $begun = time();
+	is($o->truth, $said, "$left_at: the scanner is woken");
+	cmp_ok(time() - $begun, '<', 1.5, 'at once');
+}
+scan_interval('5s');
+
 # what happens to b
 my %disaster = (
 	'its backend terminated' => sub { $o->ask('b', q{SELECT pg_terminate_backend(pid)
