@@ -77,18 +77,18 @@ ALTER ROLE regress_dtx_app IN DATABASE dtx_regression_a SET extra_float_digits =
 ALTER ROLE regress_dtx_app IN DATABASE dtx_regression_a SET bytea_output = 'escape';
 \connect :coordinator
 SET SESSION AUTHORIZATION regress_dtx_app;
-SELECT dtx.exec('bank_a', 'CREATE TABLE value (d date, t timestamptz, s timestamp, i interval, f float8, g real, b bytea, n numeric, j jsonb, a text[])');
+SELECT dtx.exec('bank_a', 'CREATE TABLE value (d date, t timestamptz, s timestamp, i interval, k interval, f float8, g real, b bytea, n numeric, j jsonb, a text[])');
 CREATE FUNCTION same_values() RETURNS boolean LANGUAGE sql AS $$
     SELECT ROW(v.*) = ROW('2024-02-03'::date, '2024-02-03 04:05:06.789012+00'::timestamptz,
-            '2024-12-11 10:09:08'::timestamp, '-1 year -2 months +3 days -4 hours'::interval, 0.1::float8 + 0.2,
+            '2024-12-11 10:09:08'::timestamp, '-1 year -2 months +3 days -4 hours'::interval, '-1 day -2:03:04'::interval, 0.1::float8 + 0.2,
             1.1::real / 3, '\x00ff5c27'::bytea, 'NaN'::numeric, '{"a": [1, null]}'::jsonb, ARRAY['a', NULL, 'b"c'])
-      FROM dtx.query('bank_a', 'TABLE value') AS v(d date, t timestamptz, s timestamp, i interval, f float8, g real, b bytea, n numeric, j jsonb, a text[])
+      FROM dtx.query('bank_a', 'TABLE value') AS v(d date, t timestamptz, s timestamp, i interval, k interval, f float8, g real, b bytea, n numeric, j jsonb, a text[])
 $$;
 CREATE FUNCTION store_values() RETURNS bigint LANGUAGE sql AS $$
     SELECT dtx.exec('bank_a', 'DELETE FROM value');
-    SELECT dtx.exec('bank_a', 'INSERT INTO value VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)',
+    SELECT dtx.exec('bank_a', 'INSERT INTO value VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)',
         ARRAY['2024-02-03'::date::text, '2024-02-03 04:05:06.789012+00'::timestamptz::text,
-            '2024-12-11 10:09:08'::timestamp::text, '-1 year -2 months +3 days -4 hours'::interval::text,
+            '2024-12-11 10:09:08'::timestamp::text, '-1 year -2 months +3 days -4 hours'::interval::text, '-1 day -2:03:04'::interval::text,
             (0.1::float8 + 0.2)::text, (1.1::real / 3)::text, '\x00ff5c27'::bytea::text, 'NaN',
             '{"a": [1, null]}', ARRAY['a', NULL, 'b"c']::text]);
 $$;
@@ -104,11 +104,11 @@ BEGIN
             FOREACH zone IN ARRAY ARRAY['UTC', 'America/New_York', 'Asia/Kathmandu'] LOOP
                 PERFORM set_config('DateStyle', date_style, true), set_config('IntervalStyle', interval_style, true),
                         set_config('TimeZone', zone, true);
-                -- a style is given to a branch at its beginning: begin a new one
+                PERFORM store_values();
+                -- as the first statement of a branch
                 COMMIT;
                 PERFORM set_config('DateStyle', date_style, true), set_config('IntervalStyle', interval_style, true),
                         set_config('TimeZone', zone, true);
-                PERFORM store_values();
                 IF same_values() THEN
                     seen := seen + 1;
                 ELSE
