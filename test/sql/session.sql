@@ -92,7 +92,7 @@ CREATE FUNCTION leftovers() RETURNS text LANGUAGE sql AS $$
         'setting ' || current_setting('regress.setting', true),
         'table ' || to_regclass('pg_temp.leftover')::text,
         'temp tables ' || (SELECT count(*) FROM pg_class WHERE relname = 'leftover'),
-        'statements ' || (SELECT count(*) FROM pg_prepared_statements),
+        'statements ' || (SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'dtx%'),
         'cursors ' || (SELECT count(*) FROM pg_cursors WHERE name <> ''),
         'channels ' || (SELECT count(*) FROM pg_listening_channels()),
         'locks ' || (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))$x$)
