@@ -72,6 +72,19 @@ foreach my $client (1 .. $clients)
 	});
 }
 
+# and somebody who recovers all the time, in the middle of everything
+append_to_file("$dir/recover.sql", "CALL dtx.recover();\nSELECT pg_sleep(0.05);\n" x 10);
+{
+	my $server = $c->server('c');
+	local @ENV{qw(PGHOST PGPORT PGDATABASE)} = ($server->host, $server->port, 'bank');
+	my $pid = fork();
+	die "fork: $!" unless defined $pid;
+	exec 'sh', '-c', "while [ ! -e $dir/stop ]; do
+		psql -XAtq -f $dir/recover.sql >/dev/null 2>&1; sleep 0.1
+		done" if $pid == 0;
+	push @pids, $pid;
+}
+
 ##########################################################################
 # Faults
 ##########################################################################
@@ -101,9 +114,16 @@ $fault{'crash at a point'} = sub {
 	$c->super_psql("SELECT public.dtx_fault('$point', '$action', @{[ int rand 5 ]})", timeout => 10);
 	"$point $action"
 } if $c->has_faults;
+# so slow that recovery passes by
+$fault{'sleep at a point'} = sub {
+	my $point = pick(qw(prepare_gathered record_written record_written commit_begin scan_listed scan_before_finish));
+	$c->super_psql("SELECT public.dtx_fault('$point', 'sleep:400')", timeout => 10);
+	sleep 0.4;
+	$point
+} if $c->has_faults;
 
 # each kind once, then at random
-my @plan = sort { rand() <=> 0.5 } sort keys %fault;
+my @plan = sort { rand() <=> 0.5 } sort(keys %fault), ('sleep at a point') x ($c->has_faults ? 2 : 0);
 my $begun = time();
 my @done;
 while (time() - $begun < $seconds)
