@@ -150,6 +150,8 @@ typedef enum StepKind
 	STEP_RELEASE,
 	STEP_SAVEPOINT,
 	STEP_PREPARED,
+	STEP_DEALLOCATED,
+	STEP_OWN_PREPARED,
 	STEP_USER,
 	STEP_XID
 } StepKind;
@@ -203,6 +205,31 @@ script_step(Script *script, StepKind kind, int argument)
 	"RESET SESSION AUTHORIZATION; RESET ALL; SET DateStyle = '%s'; SET IntervalStyle = '%s'; "
 #define RESET_SETTINGS_RESULTS 4
 
+/* The marker and the session's settings, for servers before 14 and since. */
+#define PREPARE_BEGIN \
+	"PREPARE dtx_begin(text, text, text, text, text) AS SELECT pg_catalog.concat(" \
+	"pg_catalog.set_config('dtx.branch', $1, true), " \
+	"pg_catalog.set_config('lock_timeout', $2, true), " \
+	"pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true), " \
+	"pg_catalog.set_config('synchronous_commit', $4, true), " \
+	"pg_catalog.set_config('extra_float_digits', '3', true)"
+#define PREPARE_BEGIN_14 \
+	", pg_catalog.set_config('client_connection_check_interval', '1s', true), " \
+	"pg_catalog.set_config('idle_session_timeout', $5, false)"
+
+/*
+ * At the end: the branch's xid and the number of prepared statements, and an
+ * error if the marker is not there any more.
+ */
+#define PREPARE_CHECK \
+	"PREPARE dtx_check(text) AS SELECT pg_catalog.concat(" \
+	"pg_catalog.pg_current_xact_id(), ',', " \
+	"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statement()), ',', " \
+	"CASE WHEN pg_catalog.current_setting('dtx.branch', true) OPERATOR(pg_catalog.=) $1 THEN 0" \
+	" ELSE ('branch lost its transaction' || pg_catalog.current_setting('dtx.branch', true))::int END, " \
+	"pg_catalog.pg_advisory_unlock_all()); "
+#define OWN_STATEMENTS 2
+
 static const char *
 isolation_name(void)
 {
@@ -217,6 +244,16 @@ isolation_name(void)
 		default:
 			return "READ COMMITTED";
 	}
+}
+
+/* What dtx itself says in every branch is parsed and planned once. */
+static void
+script_own(Script *script, DtxConnection *connection)
+{
+	appendStringInfo(&script->sql, "%s%s); " PREPARE_CHECK, PREPARE_BEGIN,
+					 connection->version >= 140000 ? PREPARE_BEGIN_14 : "");
+	script_step(script, STEP_OTHER, 0);
+	script_step(script, STEP_OWN_PREPARED, 0);
 }
 
 /* BEGIN, the marker, and the session's settings. */
@@ -244,23 +281,18 @@ script_begin(Script *script, DtxBranch *branch)
 					 XactDeferrable ? " DEFERRABLE" : "");
 	script_step(script, STEP_BEGIN, 0);
 
-	appendStringInfo(sql,
-					 "SELECT pg_catalog.concat(pg_catalog.set_config('dtx.branch', '%s', true),"
-					 " pg_catalog.set_config('lock_timeout', '%d', true),"
-					 " pg_catalog.set_config('idle_in_transaction_session_timeout', '%d', true),"
-					 " pg_catalog.set_config('synchronous_commit', '%s', true),"
-					 " pg_catalog.set_config('extra_float_digits', '3', true)",
+	if (!connection->own_prepared)
+		script_own(script, connection);
+	appendStringInfo(sql, "EXECUTE dtx_begin('%s', '%d', '%d', '%s', '%d'); ",
 					 branch->nonce, lock_timeout, dtx_branch_idle_timeout_ms,
-					 GetConfigOption("synchronous_commit", false, false));
-	if (StatementTimeout > 0)
-		appendStringInfo(sql, ", pg_catalog.set_config('statement_timeout', '%d', true)",
-						 StatementTimeout);
-	if (connection->version >= 140000)
-		appendStringInfo(sql, ", pg_catalog.set_config('client_connection_check_interval', '1s', true)"
-						 ", pg_catalog.set_config('idle_session_timeout', '%d', false)",
-						 dtx_connection_idle_timeout_ms);
-	appendStringInfoString(sql, "); ");
+					 GetConfigOption("synchronous_commit", false, false),
+					 dtx_connection_idle_timeout_ms);
 	script_step(script, STEP_OTHER, 0);
+	if (StatementTimeout > 0)
+	{
+		appendStringInfo(sql, "SET LOCAL statement_timeout = %d; ", StatementTimeout);
+		script_step(script, STEP_OTHER, 0);
+	}
 	branch->styles = connection->styles;
 }
 
@@ -297,7 +329,7 @@ find_prepared(DtxConnection *connection, DtxCall *call)
 	{
 		DtxPrepared *prepared = lfirst(cell);
 
-		if (prepared->for_rows == (call->expected != NULL) &&
+		if (!prepared->once && prepared->for_rows == (call->expected != NULL) &&
 			strcmp(prepared->sql, call->sql) == 0)
 			return prepared;
 	}
@@ -370,8 +402,8 @@ script_plain(Script *script, DtxCall *call, bool *wrote)
 }
 
 /*
- * With parameters: one statement, which the node keeps, so that the next
- * time it has only to be executed.
+ * With parameters: one statement, which the node keeps if it means the same
+ * every time, so that then it has only to be executed.
  */
 static void
 script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
@@ -410,6 +442,7 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 			appendStringInfoString(sql, "DEALLOCATE ALL; ");
 			script_step(script, STEP_OTHER, 0);
 			dtx_remote_forget_prepared(connection);
+			script_own(script, connection);
 		}
 		prepared = &script->prepared;
 		prepared->sql = unconstify(char *, call->sql);
@@ -418,6 +451,8 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 		prepared->columns = statement->columns;
 		prepared->parameters = statement->parameters;
 		prepared->writes = statement->writes;
+		/* 'now' and '02.03.2026' mean something else the next time */
+		prepared->once = statement->literals;
 		prepared->counted = statement->columns == DTX_COLUMNS_ANY && call->expected == NULL;
 		check_parameters(prepared->parameters, count);
 		appendStringInfo(sql, "PREPARE %s AS ", prepared->name);
@@ -432,6 +467,11 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 						 nulls[i] ? "NULL" : quote_literal_cstr(TextDatumGetCString(values[i])));
 	appendStringInfoString(sql, "); ");
 	script_step(script, STEP_USER, prepared->counted ? COLUMNS_COUNTED : prepared->columns);
+	if (prepared->once)
+	{
+		appendStringInfo(sql, "DEALLOCATE %s; ", prepared->name);
+		script_step(script, STEP_DEALLOCATED, 0);
+	}
 	*wrote = prepared->writes;
 }
 
@@ -473,6 +513,15 @@ step_done(DtxBranch *branch, Script *script, Step *step, DtxCall *call, DtxResul
 			break;
 		case STEP_SAVEPOINT:
 			branch->levels = branch->levels_wanted = step->argument;
+			break;
+		case STEP_DEALLOCATED:
+			/* the last one */
+			pfree(((DtxPrepared *) llast(branch->connection->prepared))->sql);
+			pfree(llast(branch->connection->prepared));
+			branch->connection->prepared = list_delete_last(branch->connection->prepared);
+			break;
+		case STEP_OWN_PREPARED:
+			branch->connection->own_prepared = true;
 			break;
 		case STEP_PREPARED:
 			keep_prepared(branch->connection, &script->prepared);
@@ -606,7 +655,8 @@ script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
 				branch->state = DTX_BRANCH_LOST;
 			ReThrowError(error);
 		}
-		if (!lost && !from_node && done < user_first)
+		if (!lost && done < user_first &&
+			(!from_node || (done > 0 && !connection->own_prepared)))
 		{
 			/* nobody knows which savepoints there are */
 			dtx_remote_close(connection);
@@ -763,11 +813,6 @@ dtx_branch_subabort(DtxBranch *branch, int level)
 #define COUNT_STATEMENTS \
 	"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statement())"
 
-/* Whether the marker is still there; an error over there if it is not. */
-#define CHECK_MARKER \
-	"CASE WHEN pg_catalog.current_setting('dtx.branch', true) OPERATOR(pg_catalog.=) '%s' THEN 0" \
-	" ELSE ('branch lost its transaction' || pg_catalog.current_setting('dtx.branch', true))::int END"
-
 static void
 append_rollback_to(StringInfo sql, DtxBranch *branch, int *results)
 {
@@ -787,8 +832,7 @@ dtx_branch_send_prepare(DtxBranch *branch)
 
 	initStringInfo(&sql);
 	append_rollback_to(&sql, branch, &results);
-	appendStringInfo(&sql, "SELECT pg_catalog.concat(pg_catalog.pg_current_xact_id(), ',', " COUNT_STATEMENTS "), " CHECK_MARKER
-					 ", pg_catalog.pg_advisory_unlock_all()::text; RESET ROLE; PREPARE TRANSACTION '%s'",
+	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); RESET ROLE; PREPARE TRANSACTION '%s'",
 					 branch->nonce, branch->gid);
 	branch->state = DTX_BRANCH_PREPARING;
 	return dtx_remote_send(branch->connection, sql.data, results);
@@ -799,7 +843,7 @@ dtx_branch_send_prepare(DtxBranch *branch)
  * transaction.
  */
 static uint64
-get_checked_xid(DtxBranch *branch, int columns)
+get_checked_xid(DtxBranch *branch)
 {
 	DtxResult	result;
 	char	   *value;
@@ -810,8 +854,7 @@ get_checked_xid(DtxBranch *branch, int columns)
 		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	PG_TRY();
 	{
-		dtx_remote_get(branch->connection, dtx_text_columns(columns),
-					   CurrentMemoryContext, &result);
+		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	}
 	PG_CATCH();
 	{
@@ -834,7 +877,8 @@ get_checked_xid(DtxBranch *branch, int columns)
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("node \"%s\" did not tell the transaction of its branch",
 						branch->connection->node)));
-	branch->connection->kept_ours = statements == list_length(branch->connection->prepared);
+	branch->connection->kept_ours = statements ==
+		list_length(branch->connection->prepared) + OWN_STATEMENTS;
 	return xid;
 }
 
@@ -847,7 +891,7 @@ dtx_branch_get_prepared(DtxBranch *branch)
 {
 	DtxResult	result;
 
-	branch->xid = get_checked_xid(branch, 3);
+	branch->xid = get_checked_xid(branch);
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
@@ -870,9 +914,8 @@ dtx_branch_send_commit(DtxBranch *branch)
 
 	initStringInfo(&sql);
 	append_rollback_to(&sql, branch, &results);
-	appendStringInfo(&sql, "SELECT pg_catalog.concat('0,', " COUNT_STATEMENTS "), " CHECK_MARKER ", NULL; COMMIT;"
-					 " SELECT pg_catalog.pg_advisory_unlock_all()::text",
-					 branch->nonce);
+	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); COMMIT;"
+					 " SELECT pg_catalog.pg_advisory_unlock_all()::text", branch->nonce);
 	branch->state = DTX_BRANCH_PREPARING;
 	branch->connection->ended_by_commit = true;
 	return dtx_remote_send(branch->connection, sql.data, results);
@@ -883,7 +926,7 @@ dtx_branch_get_committed(DtxBranch *branch)
 {
 	DtxResult	result;
 
-	(void) get_checked_xid(branch, 3);
+	(void) get_checked_xid(branch);
 	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	branch->refused = strcmp(result.tag, "ROLLBACK") == 0;

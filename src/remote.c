@@ -535,6 +535,8 @@ dtx_remote_forget_prepared(DtxConnection *connection)
 	}
 	list_free(connection->prepared);
 	connection->prepared = NIL;
+	connection->own_prepared = false;
+	connection->kept_ours = false;
 }
 
 void

@@ -40,6 +40,7 @@ typedef struct DtxConnection
 	bool		answer_due;		/* nothing has been fetched of what was sent */
 	DtxStyles	styles;			/* of the session over there, as libpq knows them */
 	int			socket;			/* to wait on, or -1 if it is not known */
+	bool		own_prepared;	/* what dtx itself says there is prepared */
 	List	   *prepared;		/* of DtxPrepared: statements kept over there */
 	bool		stale;			/* options have changed: reconnect */
 	bool		unclosed;		/* closing it failed: dblink still has it */
@@ -61,6 +62,7 @@ typedef struct DtxPrepared
 	int			parameters;
 	bool		counted;
 	bool		writes;
+	bool		once;			/* not to be used again */
 } DtxPrepared;
 
 /* What came of what was sent. */

@@ -134,15 +134,20 @@ check_allowed(Node *statement)
 	}
 }
 
-/* The highest parameter. */
+/* The highest parameter, and whether there are strings. */
 static bool
-find_parameters(Node *node, void *highest)
+find_values(Node *node, void *context)
 {
+	DtxStatement *statement = context;
+
 	if (node == NULL)
 		return false;
 	if (IsA(node, ParamRef))
-		*(int *) highest = Max(*(int *) highest, ((ParamRef *) node)->number);
-	return raw_expression_tree_walker(node, find_parameters, highest);
+		statement->parameters = Max(statement->parameters, ((ParamRef *) node)->number);
+	if (IsA(node, A_Const) && !((A_Const *) node)->isnull &&
+		nodeTag(&((A_Const *) node)->val) == T_String)
+		statement->literals = true;
+	return raw_expression_tree_walker(node, find_values, context);
 }
 
 static void
@@ -246,7 +251,7 @@ dtx_statements_parse(const char *sql)
 			(int) strlen(statement->text);
 		describe(tree->stmt, statement);
 		if (statement->plannable)
-			(void) find_parameters(tree->stmt, &statement->parameters);
+			(void) find_values(tree->stmt, statement);
 		result = lappend(result, statement);
 	}
 	if (result == NIL)

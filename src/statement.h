@@ -20,6 +20,7 @@ typedef struct DtxStatement
 	int			length;
 	int			columns;		/* of its rows, or as above */
 	int			parameters;		/* highest $n, if it can have any */
+	bool		literals;		/* has strings of its own, such as 'now' */
 	bool		plannable;		/* can have parameters */
 	bool		writes;			/* certain to need the second phase */
 } DtxStatement;
