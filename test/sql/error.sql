@@ -203,6 +203,8 @@ SELECT dblink_exec('holder', 'BEGIN');
 SELECT dblink_exec('holder', 'UPDATE account SET owner = owner WHERE id = 2');
 SET SESSION AUTHORIZATION regress_dtx_app;
 \set SHOW_CONTEXT never
+-- so that a limit that does not arrive fails, and does not hang
+SET statement_timeout = '30s';
 SET dtx.branch_lock_timeout = '100ms';
 SELECT dtx.exec('bank_a', 'UPDATE account SET balance = 0 WHERE id = 2');
 SET dtx.branch_lock_timeout = '1h';
@@ -227,6 +229,7 @@ DO $$ BEGIN
 END $$;
 SET SESSION AUTHORIZATION regress_dtx_app;
 INSERT INTO ledger (note) VALUES ('mine');
+SET statement_timeout = '30s';
 SET dtx.branch_lock_timeout = '50ms';
 BEGIN;
 UPDATE ledger SET note = 'local';
