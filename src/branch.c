@@ -451,8 +451,8 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 		prepared->columns = statement->columns;
 		prepared->parameters = statement->parameters;
 		prepared->writes = statement->writes;
-		/* 'now' and '02.03.2026' mean something else the next time */
-		prepared->once = statement->literals;
+		/* 'now', '02.03.2026' and * may mean something else the next time */
+		prepared->once = statement->literals || statement->columns == DTX_COLUMNS_ANY;
 		prepared->counted = statement->columns == DTX_COLUMNS_ANY && call->expected == NULL;
 		check_parameters(prepared->parameters, count);
 		appendStringInfo(sql, "PREPARE %s AS ", prepared->name);
