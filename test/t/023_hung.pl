@@ -94,6 +94,24 @@ cmp_ok($answer->{seconds}, '<', 0.3 + $slack, 'not even a bit');
 resumed_and_clean('COMMIT without waiting');
 is($o->truth, 'committed', 'and all is committed');
 
+# --- before the decision, and with one branch committed
+foreach my $point (qw(prepare_gathered commit_sent))
+{
+	$o->calm;
+	$o->begin(before => q{SET dtx.commit_wait = '300ms'});
+	$o->fault($point, 'wait');
+	$o->send_end;
+	$c->wait_fault($point);
+	$c->hang('b');
+	$o->fault_reset;
+	my $begun = time();
+	$answer = $o->answer;
+	is("$answer->{said} $answer->{state}", 'committed 01DTX', "b hangs at $point: COMMIT succeeds with a WARNING");
+	cmp_ok(time() - $begun, '<', 0.3 + $slack, 'within its bound');
+	resumed_and_clean($point);
+	is($o->truth, 'committed', 'and all is committed');
+}
+
 # --- ROLLBACK
 $o->calm;
 $o->begin(before => 'RESET dtx.commit_wait');

@@ -168,6 +168,19 @@ $operator->quit;
 is($o->truth, 'committed', 'they are committed');
 $o->fault_reset;
 
+# A branch that nobody knows of any more, as a PREPARE that was very late.
+$o->attempt('ROLLBACK', gid => 1);
+my $gid = $o->gid;
+$o->truth;
+$c->as_super(q{ALTER SYSTEM SET dtx.sweep_interval = '1s'});
+$c->as_super('SELECT pg_reload_conf()');
+$o->calm;
+$c->as_app("BEGIN; UPDATE account SET balance = balance + 1 WHERE id = 1; PREPARE TRANSACTION '${gid}_1'", node => 'a');
+ok($c->poll_until(sub { $o->prepared_count == 0 }, 5), 'the sweep finds it');
+is($o->ask('c', 'SELECT count(*) FROM dtx.stuck'), 0, 'and rolls it back');
+$c->as_super(q{ALTER SYSTEM RESET dtx.sweep_interval});
+$c->as_super('SELECT pg_reload_conf()');
+
 # What dtx.recover() says.  The scanner is stopped in its sleep, where it holds
 # nothing.
 $o->calm;

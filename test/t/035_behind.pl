@@ -165,5 +165,30 @@ is($o->answer->{said}, 'committed', 'a transfer');
 $c->as_super(qq{ALTER ROLE app_was RENAME TO app; ALTER ROLE app PASSWORD '$DtxCluster::password'}, node => 'b');
 is($o->truth, 'committed', 'and committed');
 
+# A superuser may do things on dtx's connections by dblink: noticed at COMMIT.
+$c->as_super(join '', map { "CREATE USER MAPPING FOR CURRENT_USER SERVER $_ OPTIONS (user 'app', password '$DtxCluster::password');" } qw(a b));
+my $super = $c->super_session;
+my %message = (
+	'dblink_disconnect(name)'                => qr/ERROR:  08\d\d\d: |ERROR:  lost connection to node/,
+	q{dblink_exec(name, 'COMMIT')}           => qr/ERROR:  branch on node "b" lost its transaction/,
+	q{dblink_exec(name, 'ROLLBACK')}         => qr/ERROR:  branch on node "b" lost its transaction/,
+	q{dblink_exec(name, 'COMMIT; BEGIN')}    => qr/ERROR:  branch on node "b" lost its transaction/,
+	q{dblink_exec(name, 'ROLLBACK; BEGIN; UPDATE account SET owner = owner')} => qr/ERROR:  branch on node "b" lost its transaction/);
+foreach my $call (sort keys %message)
+{
+	# in b's part there is no money, it may be committed by this
+	$super->query(q{BEGIN; INSERT INTO ledger (note) VALUES ('meddled');
+		SELECT dtx.exec('a', 'UPDATE account SET balance = balance + 7 WHERE id = 4');
+		SELECT dtx.exec('b', 'UPDATE account SET owner = $1 WHERE id = 4', ARRAY['meddled'])});
+	# the name of b's connection is the last one
+	$super->query("SELECT $call FROM unnest(dblink_get_connections()) name ORDER BY substr(name, 5)::int DESC LIMIT 1");
+	$super->{stderr} = '';
+	$super->query('COMMIT');
+	like($super->{stderr}, $message{$call}, "$call in a branch: COMMIT fails");
+	ok($c->wait_clean(10), 'nothing stays prepared');
+	is($c->balance('a', 4) . $c->ledger_count('meddled'), '10000', 'a and the coordinator have nothing');
+}
+$super->quit;
+
 $c->check_invariants(kept => 8);
 done_testing();
