@@ -115,6 +115,7 @@ foreach my $point ('', 'commit_begin', 'commit_sent')
 		$o->fault_reset;
 		ok($c->poll_until(sub { $o->ask('b', q{SELECT count(*) FROM pg_stat_activity
 			WHERE usename = 'app' AND state LIKE 'idle in trans%'}) eq '0' }, 5), 'and ends it');
+		$o->calm;
 	}
 	$o->ask('b', q{UPDATE account SET owner = 'first' WHERE id = 9});
 }
