@@ -199,19 +199,18 @@ script_step(Script *script, StepKind kind, int argument)
  */
 #define RESET_WHOLE \
 	"BEGIN; CLOSE ALL; UNLISTEN *; DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES; " \
-	RESET_SETTINGS "COMMIT; "
+	"RESET SESSION AUTHORIZATION; RESET ALL; SET DateStyle = '%s'; SET IntervalStyle = '%s'; COMMIT; "
 #define RESET_WHOLE_RESULTS 11
-#define RESET_SETTINGS \
-	"RESET SESSION AUTHORIZATION; RESET ALL; SET DateStyle = '%s'; SET IntervalStyle = '%s'; "
-#define RESET_SETTINGS_RESULTS 4
 
 /* The marker and the session's settings, for servers before 14 and since. */
 #define PREPARE_BEGIN \
-	"PREPARE dtx_begin(text, text, text, text, text) AS SELECT pg_catalog.concat(" \
+	"PREPARE dtx_begin(text, text, text, text, text, text, text) AS SELECT pg_catalog.concat(" \
 	"pg_catalog.set_config('dtx.branch', $1, true), " \
 	"pg_catalog.set_config('lock_timeout', $2, true), " \
 	"pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true), " \
 	"pg_catalog.set_config('synchronous_commit', $4, true), " \
+	"pg_catalog.set_config('DateStyle', $6, false), " \
+	"pg_catalog.set_config('IntervalStyle', $7, false), " \
 	"pg_catalog.set_config('extra_float_digits', '3', true)"
 #define PREPARE_BEGIN_14 \
 	", pg_catalog.set_config('client_connection_check_interval', '1s', true), " \
@@ -267,14 +266,17 @@ script_begin(Script *script, DtxBranch *branch)
 	if (connection->used)
 	{
 		bool		whole = connection->ended_by_commit || !connection->kept_ours;
-		int			results = whole ? RESET_WHOLE_RESULTS : RESET_SETTINGS_RESULTS;
 
-		appendStringInfo(sql, whole ? RESET_WHOLE : RESET_SETTINGS,
-						 connection->styles.date, connection->styles.interval);
-		for (int i = 0; i < results; i++)
-			script_step(script, STEP_OTHER, 0);
 		if (whole)
+		{
+			appendStringInfo(sql, RESET_WHOLE,
+							 connection->styles.date, connection->styles.interval);
 			dtx_remote_forget_prepared(connection);
+		}
+		else
+			appendStringInfoString(sql, "RESET ALL; ");
+		for (int i = 0; i < (whole ? RESET_WHOLE_RESULTS : 1); i++)
+			script_step(script, STEP_OTHER, 0);
 	}
 	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ", isolation_name(),
 					 XactReadOnly ? " READ ONLY" : "",
@@ -283,10 +285,11 @@ script_begin(Script *script, DtxBranch *branch)
 
 	if (!connection->own_prepared)
 		script_own(script, connection);
-	appendStringInfo(sql, "EXECUTE dtx_begin('%s', '%d', '%d', '%s', '%d'); ",
+	appendStringInfo(sql, "EXECUTE dtx_begin('%s', '%d', '%d', '%s', '%d', '%s', '%s'); ",
 					 branch->nonce, lock_timeout, dtx_branch_idle_timeout_ms,
 					 GetConfigOption("synchronous_commit", false, false),
-					 dtx_connection_idle_timeout_ms);
+					 dtx_connection_idle_timeout_ms,
+					 connection->styles.date, connection->styles.interval);
 	script_step(script, STEP_OTHER, 0);
 	if (StatementTimeout > 0)
 	{
@@ -832,7 +835,7 @@ dtx_branch_send_prepare(DtxBranch *branch)
 
 	initStringInfo(&sql);
 	append_rollback_to(&sql, branch, &results);
-	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); RESET ROLE; PREPARE TRANSACTION '%s'",
+	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); RESET SESSION AUTHORIZATION; PREPARE TRANSACTION '%s'",
 					 branch->nonce, branch->gid);
 	branch->state = DTX_BRANCH_PREPARING;
 	return dtx_remote_send(branch->connection, sql.data, results);

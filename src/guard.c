@@ -268,8 +268,19 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 	}
 	else if (classid == AuthIdRelationId)
 	{
+		ListCell   *cell;
+
 		if (dtx_store_server_in_use(InvalidOid, objectid))
 			refuse_drop("a role");
+		/* what is not decided yet may have to be rolled back as it */
+		foreach(cell, dtx_store_nodes())
+		{
+			DtxNodeRow *row = lfirst(cell);
+
+			if (list_member_oid(row->roles, objectid) &&
+				dtx_nodes_unfinished(MyDatabaseId, row->serverid))
+				refuse_drop("a role");
+		}
 	}
 	else
 	{

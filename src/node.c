@@ -244,12 +244,11 @@ check_committed(ForeignServer *server, UserMapping *mapping)
 
 /*
  * The role is about to open a branch on the server: check what depends on
- * the session, and make sure that the branch will be found after a crash.
+ * the session, and keep server and mapping from being dropped.
  */
 void
 dtx_node_enter(ForeignServer *server, Oid roleid)
 {
-	DtxDatabase *database = dtx_node_database(true);
 	UserMapping *mapping;
 	Oid			session_user = GetSessionUserId();
 	ResourceOwner save_owner = CurrentResourceOwner;
@@ -283,17 +282,26 @@ dtx_node_enter(ForeignServer *server, Oid roleid)
 						GetUserNameFromId(roleid, false), server->servername),
 				 errdetail("Connections of dblink belong to the whole session, and the role may execute functions of dblink."),
 				 errhint("REVOKE EXECUTE ON the functions of dblink FROM PUBLIC; see dtx.check_setup().")));
+}
 
-	if (!dtx_store_node_known(server->serverid, roleid))
-	{
-		bool		is_new = !dtx_store_server_known(server->serverid);
-		DtxNode    *node;
+/*
+ * See to it that the (server, role) pair is written down and committed, so
+ * that after a crash the scanner knows where to look.
+ */
+void
+dtx_node_register(ForeignServer *server, Oid roleid)
+{
+	DtxDatabase *database = dtx_node_database(true);
+	DtxNode    *node;
+	bool		is_new;
 
-		register_node(database, server->serverid, roleid);
-		node = dtx_node_state(MyDatabaseId, server->serverid, true);
-		if (is_new && node != NULL)
-			dtx_node_new(node);
-	}
+	if (dtx_store_node_known(server->serverid, roleid))
+		return;
+	is_new = !dtx_store_server_known(server->serverid);
+	register_node(database, server->serverid, roleid);
+	node = dtx_node_state(MyDatabaseId, server->serverid, true);
+	if (is_new && node != NULL)
+		dtx_node_new(node);
 }
 
 /* ------------------------------------------------------------ findings */

@@ -15,6 +15,7 @@
 
 extern ForeignServer *dtx_node_lookup(const char *name, Oid roleid);
 extern void dtx_node_enter(ForeignServer *server, Oid roleid);
+extern void dtx_node_register(ForeignServer *server, Oid roleid);
 extern DtxDatabase *dtx_node_database(bool to_send);
 
 #endif							/* DTX_NODE_H */

@@ -36,6 +36,7 @@ typedef struct DtxConnection
 	int			results_left;	/* of what was sent */
 	bool		used;			/* something was sent since it was opened */
 	bool		ended_by_commit;	/* more than settings may be left of it */
+	uint64		entered;		/* life in which dtx_node_enter() found it written down */
 	bool		kept_ours;		/* it has no prepared statements but ours */
 	bool		answer_due;		/* nothing has been fetched of what was sent */
 	DtxStyles	styles;			/* of the session over there, as libpq knows them */

@@ -149,6 +149,9 @@ enlist(const char *node)
 	MemoryContextSwitchTo(old);
 	branch->connection = dtx_branch_connection(server->serverid, server->servername, roleid,
 											   &branch->reused);
+	if (branch->connection->entered != current.gid.life)
+		dtx_node_register(server, roleid);
+	branch->connection->entered = current.gid.life;
 	branch->number = list_length(current.branches) + 1;
 	snprintf(branch->nonce, sizeof(branch->nonce), "%016llx",
 			 (unsigned long long) current.gid.nonce);
