@@ -123,9 +123,29 @@ prepare_by_hand("dtx_${present}_${past}_${nonce}_1");
 is($stderr, '', 'the extension made anew works at once');
 isnt($c->as_super('SELECT lineage FROM dtx.lineage'), $lineage, 'with another lineage');
 is(state_lives($c), 'created', 'and no life but its own');
+# what was committed and waits to be forgotten would be counted as well
+$c->wait_for('everything to be forgotten', sub { $c->as_super('SELECT count(*) FROM dtx.decision') == 0 });
 is($c->as_super('CALL dtx.recover()'), '0|0|0', 'branches of earlier lineages');
 is(there(), "dtx_${present}_${past}_${nonce}_1", 'are left alone');
 $c->as_app("ROLLBACK PREPARED 'dtx_${present}_${past}_${nonce}_1'", node => 'b');
 $c->check_invariants(name => 'at the end');
 
+##########################################################################
+# Another place
+##########################################################################
+
+# as if the last run had been elsewhere
+my $cause = 'created';
+foreach my $place ([ inode => 'copy' ], [ born_at => 'copy' ], [ timeline => 'promotion' ],
+	[ system_identifier => 'other system' ])
+{
+	my ($column, $expected) = @$place;
+	$c->as_super("UPDATE dtx.life SET $column = 4711, adopted_at = now() WHERE number = (SELECT max(number) FROM dtx.life)");
+	$c->stop('c', 'fast');
+	$c->start('c');
+	wait_life($c);
+	is(state_lives($c), $cause .= ", $expected", "another $column: $expected");
+	($rc, $stdout, $stderr) = $c->transfer('a', 'b', 1);
+	like($stderr, qr/not adopted as a coordinator/, 'which is not adopted');
+}
 done_testing();

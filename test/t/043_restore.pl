@@ -68,14 +68,14 @@ $c->as_super("SELECT dtx.adopt('@{[ present_life($c) ]}', 'restored')");
 is($stderr, '', 'it goes on');
 $c->wait_for('the nodes to be scanned', sub {
 	$c->as_super(q{SELECT count(*) FROM dtx.nodes WHERE state = 'reachable'}) == 2 });
+$c->wait_for('decisions of the copy to be found committed', sub {
+	$c->as_super('SELECT count(*) FROM dtx.decision') == 0 });
+pass('what it had decided is proven by the nodes, and forgotten');
 is($c->as_super('CALL dtx.recover()'), '0|0|0', 'of a life that it never knew');
 is_deeply([ sort $c->prepared ], [ sort @{ $late{decided} }, @{ $late{undecided} } ],
 	'it neither commits nor rolls back anything');
 my ($gid) = $late{decided}[0] =~ /(dtx_.*)_\d+$/;
 is($c->as_super("SELECT dtx.outcome('$gid')"), 'unknown', 'nor does it pretend to know its outcome');
-$c->wait_for('decisions of the copy to be found committed', sub {
-	$c->as_super('SELECT count(*) FROM dtx.decision') == 0 });
-pass('what it had decided is proven by the nodes, and forgotten');
 
 foreach my $branch (@{ $late{decided} }, @{ $late{undecided} })
 {
