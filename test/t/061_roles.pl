@@ -32,8 +32,8 @@ foreach my $role (qw(clerk guest admin))
 # Commit a transfer as a role, so that the scanner has to end its branches.
 sub pending_as
 {
-	my ($role, $id) = @_;
-	$c->fault('commit_begin', 'error');
+	my ($role, $id, $point) = @_;
+	$c->fault($point || 'commit_begin', 'error');
 	local $ENV{PGUSER} = $role;
 	my $server = $c->server('c');
 	local $server->{_host} = '127.0.0.1';
@@ -103,6 +103,68 @@ pass('and is not in the way of others');
 $c->as_super("CREATE USER MAPPING FOR guest SERVER $_ OPTIONS (user 'guest', password 'changed')") foreach qw(a b);
 ok($c->wait_clean(20), 'with a mapping it is ended');
 $c->wait_for('nothing to be stuck', sub { $c->as_super('SELECT count(*) FROM dtx.stuck') == 0 });
+
+##########################################################################
+# A role without USAGE
+##########################################################################
+
+$c->fault('scan_begin', 'wait');
+$c->wait_fault('scan_begin');
+is(pending_as('guest', 5), '', 'the role commits once more');
+$c->as_super('REVOKE USAGE ON FOREIGN SERVER a, b FROM guest');
+$c->as_super('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $$guest$$', node => $_) foreach qw(a b);
+$c->fault_reset;
+$c->wait_for('dtx.stuck to tell', sub {
+	$c->as_super(q{SELECT count(*) FROM dtx.stuck WHERE last_error ~ 'permission denied for foreign server'}) == 2 });
+is(owners(qw(a b)), 'guest guest', 'rights that were taken away are not used');
+$c->as_super('GRANT USAGE ON FOREIGN SERVER a, b TO guest');
+ok($c->wait_clean(20), 'with them its branches are ended');
+
+##########################################################################
+# A role that uses a mapping for PUBLIC
+##########################################################################
+
+# such a role can be dropped as far as PostgreSQL goes
+$c->as_super("CREATE ROLE passer LOGIN PASSWORD '$password'; GRANT USAGE ON FOREIGN SERVER a, b TO PUBLIC;
+	CREATE USER MAPPING FOR PUBLIC SERVER a OPTIONS (user 'app', password '$password');
+	CREATE USER MAPPING FOR PUBLIC SERVER b OPTIONS (user 'app', password '$password')");
+is(pending_as('passer', 8), '', 'a role with a mapping for PUBLIC commits');
+ok($c->wait_clean(20), 'and the scanner ends its branches');
+sub drop_role { my (%opt) = @_; return ($c->super_psql('DROP ROLE passer', %opt))[2]; }
+sub scanner_waits { $c->fault('scan_begin', 'wait'); $c->wait_fault('scan_begin'); return; }
+
+# undecided: the session dies while a node is away
+$c->fault('prepare_gathered', 'wait');
+my $session;
+{
+	local $ENV{PGUSER} = 'passer';
+	local $ENV{PGPASSWORD} = $password;
+	local $c->server('c')->{_host} = '127.0.0.1';
+	$session = $c->server('c')->background_psql('bank', on_error_stop => 0);
+}
+$c->start_query($session, q{BEGIN;
+	SELECT dtx.exec('a', 'UPDATE account SET balance = balance - 10 WHERE id = 8');
+	SELECT dtx.exec('b', 'UPDATE account SET balance = balance + 10 WHERE id = 8');
+	COMMIT});
+$c->wait_fault('prepare_gathered');
+$c->stop('b', 'immediate');
+$c->as_super(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'passer'});
+end_session($session);
+$c->fault_reset;
+like(drop_role(), qr/ERROR:  cannot drop a role while branches depend on it/, 'DROP ROLE is refused while a branch of it is undecided');
+$c->start('b');
+ok($c->wait_clean(20), 'which is rolled back');
+is($c->balance('b', 8), 1010, 'and left no trace');
+
+# decided
+scanner_waits();
+is(pending_as('passer', 8), '', 'the role commits once more');
+like(drop_role(), qr/ERROR:  cannot drop a role while branches depend on it/, 'DROP ROLE is refused while a branch of it is decided');
+# another database does not know
+is(drop_role(db => 'postgres'), '', 'DROP ROLE in another database is not');
+$c->fault_reset;
+ok($c->wait_clean(20), 'but its branches are ended by a role whose mapping connects as the same user');
+is($c->balance('b', 8), 1020, 'as decided');
 
 ##########################################################################
 # A server that moves while the old one still answers
