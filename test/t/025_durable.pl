@@ -74,7 +74,8 @@ foreach my $commit ('on', 'off', 'local')
 	stays_prepared("synchronous_commit = $commit");
 	standby_gone();
 	my $answer = $o->answer;
-	is("$answer->{said} $answer->{text}", 'committed ', 'COMMIT succeeds when nothing is to be waited for');
+	# with a WARNING, if the session sees that a moment before it is told
+	is($answer->{said}, 'committed', 'COMMIT succeeds when nothing is to be waited for');
 	is($o->truth, 'committed', 'and is committed');
 }
 
