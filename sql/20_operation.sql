@@ -130,7 +130,9 @@ SELECT b.node, b.gid, b.branch, b.state,
                                THEN 'the node is not reached since ' || n.failing_since::text
                                ELSE 'the scanner has not finished it yet' END) AS reason,
        COALESCE(b.last_error, n.last_error) AS last_error,
-       CASE WHEN b.state <> 'held' THEN 'CALL dtx.recover()'
+       CASE WHEN b.state <> 'held' AND EXISTS
+                 (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.srvname = b.node)
+            THEN 'CALL dtx.recover()'
             ELSE pg_catalog.format('SELECT dtx.resolve(%L, %s, %L, %L)',
                                    b.gid, b.branch, COALESCE(b.outcome, 'committed or aborted?'), 'why') END AS call
   FROM dtx.branches b

@@ -490,7 +490,8 @@ is_replicated(XLogRecPtr lsn)
 	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
 		return true;
 	LWLockAcquire(SyncRepLock, LW_SHARED);
-	replicated = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
+	replicated = !dtx_sync_standbys_defined() ||
+		WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
 	LWLockRelease(SyncRepLock);
 	return replicated;
 }

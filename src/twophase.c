@@ -575,8 +575,10 @@ commit_is_replicated(void)
 
 	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
 		return true;
+	/* whoever drops the setting wakes the waiters first, under this lock */
 	LWLockAcquire(SyncRepLock, LW_SHARED);
-	replicated = WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= XactLastCommitEnd;
+	replicated = !dtx_sync_standbys_defined() ||
+		WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= XactLastCommitEnd;
 	LWLockRelease(SyncRepLock);
 	return replicated;
 }
