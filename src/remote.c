@@ -773,6 +773,7 @@ dtx_remote_get(DtxConnection *connection, TupleDesc expected,
 	if (connection->results_left > 0)
 		connection->results_left--;
 	memset(result, 0, sizeof(DtxResult));
+	DTX_FAULT("remote_get");
 	call_dblink(DBLINK_GET_RESULT, &rsinfo, connection->name_text, (Datum) 0);
 
 	result->desc = rsinfo.setDesc;

@@ -997,7 +997,7 @@ dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
 bool
 dtx_node_is_suspect(DtxNode *node)
 {
-	return node->failures > 0 || node->reached_at == 0;
+	return node->failures > 0 || node->reached_at == 0 || node->hung;
 }
 
 /* Is somebody at it in this pass? */
