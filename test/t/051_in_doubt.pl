@@ -119,7 +119,7 @@ $c->as_super("ALTER SERVER b OPTIONS (SET port '1')");    # not to be seen befor
 $c->start('b');
 $c->as_super("ROLLBACK PREPARED '${gid}_2'", node => 'b');
 $c->as_super("ALTER SERVER b OPTIONS (SET port '@{[ $b->port ]}')");
-$c->wait_for('it to be held', sub { stuck() =~ /\|held\|/ });
+$c->wait_for('it to be held', sub { stuck() =~ /^b\|2\|held\|[^\n]*$/ });
 is($c->as_super(q{SELECT node, gid, branch, reason, call FROM dtx.stuck}),
 	"b|$gid|2|decided to commit, but rolled back on the node by somebody else|SELECT dtx.resolve('$gid', 2, 'committed', 'why')",
 	'a branch that somebody rolled back after the decision is held');
@@ -151,12 +151,36 @@ is($c->as_super(q{SELECT string_agg(concat_ws(' ', actor = session_user, gid = '
 	'settles it, and dtx.event has the whole story');
 
 ##########################################################################
+# Given another name; given up
+##########################################################################
+
+decided_without_b(100);
+is($c->as_super('ALTER SERVER b RENAME TO renamed'), '', 'ALTER SERVER ... RENAME is allowed');
+$c->start('b');
+ok($c->wait_clean(20), 'and does not matter');
+$c->as_super('ALTER SERVER renamed RENAME TO b');
+$c->check_invariants(name => 'in the end');
+
+# the node is gone for good, so its server is dropped in spite of all
+decided_without_b(100);
+$c->wait_for('a to be done', sub { $c->as_super(q{SELECT count(*) FROM dtx.stuck}) == 1 });
+is($c->as_super('SET client_min_messages = error; SET dtx.allow_drop_in_doubt = on; DROP SERVER b CASCADE'), '',
+	'a superuser gives up a node');
+like(stuck(), qr/^\d+\|2\|[^|]*\|[^|]+\|[^|]*\|SELECT dtx\.resolve\('dtx_[0-9a-f_]+', 2, 'committed', 'why'\)$/,
+	'its branch is still stuck, with a call');
+($call) = stuck() =~ /(SELECT dtx\.resolve.*)/;
+is($c->as_super($call), '', 'which settles it');
+$c->wait_for('nothing to be stuck', sub { stuck() eq '' });
+is($c->as_super('SELECT count(*) FROM dtx.decision'), 0, 'for good');
+$c->start('b');
+is(join(' ', $c->prepared) =~ /^b dtx_/, 1, 'the branch itself is left to its node');
+
+##########################################################################
 # Afterwards everything goes
 ##########################################################################
 
-$c->check_invariants(name => 'in the end');
 $c->as_super('CREATE ROLE other LOGIN; ' . qq{CREATE USER MAPPING FOR other SERVER a OPTIONS (user 'app', password '$DtxCluster::password')});
-foreach my $sql ('DROP USER MAPPING FOR app SERVER b', 'DROP SERVER b CASCADE', 'DROP USER MAPPING FOR other SERVER a; DROP ROLE other',
+foreach my $sql ('DROP USER MAPPING FOR app SERVER a', 'DROP USER MAPPING FOR other SERVER a; DROP ROLE other',
 	'DROP EXTENSION dtx', 'DROP SERVER a CASCADE')
 {
 	$c->wait_for('the node to be found clean', sub { ($stderr = ($c->super_psql($sql))[2]) !~ /while branches depend/ }, 10);
