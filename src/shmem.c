@@ -217,6 +217,19 @@ dtx_database_add_finished(DtxDatabase *database, uint64 xid)
 	return count < DTX_FINISHED_MAX;
 }
 
+/* Is xid known to be finished on all nodes, and only its row not forgotten? */
+bool
+dtx_database_is_finished(DtxDatabase *database, uint64 xid)
+{
+	bool		finished = false;
+
+	SpinLockAcquire(&database->mutex);
+	for (int i = 0; i < database->finished_count && !finished; i++)
+		finished = database->finished[i] == xid;
+	SpinLockRelease(&database->mutex);
+	return finished;
+}
+
 /* What is known of a node; NULL if nothing, or if there is no room. */
 DtxNode *
 dtx_node_state(Oid database, Oid serverid, bool create)

@@ -135,6 +135,7 @@ extern DtxDatabase *dtx_database(Oid database, bool create);
 extern void dtx_database_wake(DtxDatabase *database);
 extern void dtx_database_want(DtxDatabase *database);
 extern bool dtx_database_add_finished(DtxDatabase *database, uint64 xid);
+extern bool dtx_database_is_finished(DtxDatabase *database, uint64 xid);
 extern void dtx_launcher_wake(void);
 
 extern DtxNode *dtx_node_state(Oid database, Oid serverid, bool create);
