@@ -561,7 +561,8 @@ check_open(DtxPass *pass, Job *job, DtxOpenBranch *open, List *statuses)
 	/* a session sees to it, or has: only the row is still there */
 	if (open->gid.life == pg_atomic_read_u64(&pass->database->life) &&
 		(dtx_phase_two_running(open->gid.xid) ||
-		 dtx_database_is_finished(pass->database, open->gid.xid)))
+		 (!pass->everything &&
+		  dtx_database_is_finished(pass->database, open->gid.xid))))
 		return;
 	if (open->resolved)
 	{
