@@ -44,6 +44,7 @@ sub walk
 foreach my $action (qw(error nomem terminate))
 {
 	walk('remote_send',     $action, 'COMMIT', least => 4);    # PREPARE and COMMIT PREPARED, twice
+	walk('remote_get',      $action, 'PREPARE', least => 6);   # three answers each
 	walk('remote_is_busy',  $action, 'COMMIT', least => 2, most => 3);
 	walk('remote_answered', $action, 'COMMIT', least => 2);
 	walk('remote_close',    $action, 'COMMIT', least => 2, before => 'SET dtx.max_connections = 0');

@@ -95,6 +95,22 @@ foreach my $case (
 	  if $point eq 'one_phase_done' && $action eq 'error';
 }
 
+# What fails here while the answer is read is no refusal of the node.
+foreach my $k (0 .. 5)
+{
+	start();
+	$o->fault('remote_get', 'nomem', $k);
+	$o->send_end;
+	my $answer = $o->answer;
+	my $hit = $o->fault_hits('remote_get') > $k;
+	$o->fault_reset;
+	my $truth = truth();
+	last if !$hit;
+	# once COMMIT is known to be done, nothing that follows matters
+	like("$answer->{said} " . ($answer->{state} || '') . " $truth", qr/^(aborted 08007 (committed|aborted)|committed  committed)$/,
+		"no memory for answer $k: not known") or diag $answer->{text};
+}
+
 # Crashes
 foreach my $case ([ 'one_phase_before', 'aborted' ], [ 'one_phase_sent', '(committed|aborted)' ],
 	[ 'one_phase_done', 'committed' ])

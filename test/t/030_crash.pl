@@ -25,7 +25,12 @@ sub crash_at
 	note sprintf '%s: clean after %.2f s', $point, time() - $begun;
 	is("$answer->{said} $truth", "lost $expect", "$point, pass $skip: $expect");
 	$outcome{ $o->gid } = $expect;
-	is($o->ask('c', "SELECT dtx.outcome('" . $o->gid . "')"), $expect, 'and dtx.outcome knows');
+	# until the postmaster has noticed, its transaction is in progress
+	my $outcome;
+	$c->wait_for('an outcome', sub {
+		($outcome = $o->ask('c', "SELECT dtx.outcome('" . $o->gid . "')")) ne 'in progress'
+	});
+	is($outcome, $expect, 'and dtx.outcome knows');
 	return;
 }
 
