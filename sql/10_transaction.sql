@@ -9,6 +9,14 @@ COMMENT ON FUNCTION dtx.exec(name, text, text[], bigint) IS
     '$1...$n in the SQL are the args. With expect, another number is an error (21000). '
     'COMMIT makes it permanent on all nodes and here, or nowhere (two-phase commit, presumed abort).';
 
+CREATE FUNCTION dtx.send(node name, sql text, args text[] DEFAULT '{}', expect bigint DEFAULT NULL)
+RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_send'
+LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION dtx.send(name, text, text[], bigint) IS
+    'As dtx.exec, but does not wait for the answer, so that nodes work side by side. '
+    'Errors come up at the next use of the node or at COMMIT.';
+
 CREATE FUNCTION dtx.query(node name, sql text, args text[] DEFAULT '{}')
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_query'

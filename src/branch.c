@@ -24,6 +24,9 @@
  *	   style is a string of its own, and the reset of a session sets it again.
  * (5) A connection serves one (server, role) pair, and one transaction at a
  *	   time; what an earlier one has set for the session is reset first.
+ * (6) Of a string that is not waited for (dtx.send), levels are taken as if it
+ *	   had succeeded.  Its error belongs to the subtransaction that sent it: if
+ *	   another one hears of it, the branch is lost until that has rolled back.
  *
  *-------------------------------------------------------------------------
  */
@@ -169,7 +172,17 @@ typedef struct Script
 	int			room;
 	Step	   *steps;
 	DtxPrepared prepared;		/* of STEP_PREPARED */
+	int			level;			/* of the subtransaction that it belongs to */
+	bool		ahead;			/* its answers are not waited for */
+	bool		undone;			/* its subtransaction has rolled back */
 } Script;
+
+/* What was sent, and is not answered yet as far as anybody has looked. */
+struct DtxPending
+{
+	Script		script;
+	DtxCall		call;
+};
 
 static void
 script_init(Script *script)
@@ -178,6 +191,16 @@ script_init(Script *script)
 	script->count = 0;
 	script->room = 16;
 	script->steps = palloc(sizeof(Step) * script->room);
+	script->level = GetCurrentTransactionNestLevel();
+	script->ahead = false;
+	script->undone = false;
+}
+
+static void
+script_free(Script *script)
+{
+	pfree(script->sql.data);
+	pfree(script->steps);
 }
 
 static void
@@ -494,6 +517,27 @@ script_user(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 	}
 }
 
+/* A savepoint over there has come or gone. */
+static void
+step_level(DtxBranch *branch, Step *step)
+{
+	switch (step->kind)
+	{
+		case STEP_ROLLBACK_TO:
+			branch->rollback_to = 0;
+			branch->levels = Max(step->argument, branch->levels_wanted);
+			break;
+		case STEP_RELEASE:
+			branch->levels = step->argument;
+			break;
+		case STEP_SAVEPOINT:
+			branch->levels = branch->levels_wanted = step->argument;
+			break;
+		default:
+			break;
+	}
+}
+
 /* Take one answer in. */
 static void
 step_done(DtxBranch *branch, Script *script, Step *step, DtxCall *call, DtxResult *result)
@@ -508,14 +552,10 @@ step_done(DtxBranch *branch, Script *script, Step *step, DtxCall *call, DtxResul
 			branch->state = DTX_BRANCH_OPEN;
 			break;
 		case STEP_ROLLBACK_TO:
-			branch->rollback_to = 0;
-			branch->levels = Max(step->argument, branch->levels_wanted);
-			break;
 		case STEP_RELEASE:
-			branch->levels = step->argument;
-			break;
 		case STEP_SAVEPOINT:
-			branch->levels = branch->levels_wanted = step->argument;
+			if (!script->ahead)
+				step_level(branch, step);
 			break;
 		case STEP_DEALLOCATED:
 			/* the last one */
@@ -566,9 +606,15 @@ step_columns(Step *step, DtxCall *call, bool last_user)
 	return NULL;
 }
 
-static void
+static void pg_attribute_noreturn()
 raise_lost(DtxBranch *branch, ErrorData *reason)
 {
+	if (branch->failed_level > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_IN_FAILED_SQL_TRANSACTION),
+				 errmsg("branch on node \"%s\" has failed", branch->connection->node),
+				 errdetail("A statement that dtx.send gave it has failed; its error was raised before."),
+				 errhint("Roll back to a savepoint from before dtx.send.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_CONNECTION_FAILURE),
 			 errmsg("lost connection to node \"%s\"", branch->connection->node),
@@ -576,130 +622,179 @@ raise_lost(DtxBranch *branch, ErrorData *reason)
 			 errhint("What the transaction did there is rolled back; the whole transaction can only be rolled back.")));
 }
 
-/*
- * Send a string and take in its answers.  On an error the branch says what
- * has been done over there, and the error is raised as the node's.  retry
- * is set instead, and nothing raised, if the connection was found dead
- * before anything was begun.
- */
+void
+dtx_branch_raise_lost(DtxBranch *branch)
+{
+	raise_lost(branch, NULL);
+}
+
+/* Take in the answers to a script; *done counts them. */
 static void
-script_run(DtxBranch *branch, Script *script, DtxCall *call, bool *retry)
+take_answers(DtxBranch *branch, Script *script, DtxCall *call, volatile int *done)
 {
 	DtxConnection *connection = branch->connection;
 	MemoryContext caller = CurrentMemoryContext;
-	int			level = GetCurrentTransactionNestLevel();
-	volatile int done = 0;
-	int			user_first = script->count;
 	int			user_last = -1;
 
 	for (int i = 0; i < script->count; i++)
 		if (script->steps[i].kind == STEP_USER)
-		{
-			user_first = Min(user_first, i);
 			user_last = i;
+	for (; *done < script->count; (*done)++)
+	{
+		DtxResult	result;
+		bool		last_user = *done == user_last;
+		Step	   *step = &script->steps[*done];
+
+		dtx_remote_get(connection, step_columns(step, call, last_user),
+					   last_user ? call->rows_context : caller, &result);
+		step_done(branch, script, step, call, &result);
+		if (result.rows != NULL && !(last_user && call->expected != NULL))
+			tuplestore_end(result.rows);
+	}
+	if (!dtx_remote_drain(connection))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("node \"%s\" closed the connection", connection->node)));
+}
+
+/* The branch is of no use any more. */
+static void
+lose(DtxBranch *branch)
+{
+	if (branch->state == DTX_BRANCH_OPEN)
+		branch->state = DTX_BRANCH_LOST;
+}
+
+/*
+ * Inside PG_CATCH: something failed after so many answers.  Leaves the branch
+ * saying what has been done over there, and raises the error as the node's.
+ * Returns true if the connection was found dead before anything was begun,
+ * and false if what failed is undone already.
+ */
+static bool
+script_failed(DtxBranch *branch, Script *script, DtxCall *call, int done,
+			  MemoryContext caller)
+{
+	DtxConnection *connection = branch->connection;
+	int			user_first = script->count;
+	ErrorData  *error;
+	bool		from_node;
+	bool		lost;			/* the connection */
+
+	for (int i = script->count - 1; i >= 0; i--)
+		if (script->steps[i].kind == STEP_USER)
+			user_first = i;
+	MemoryContextSwitchTo(caller);
+	error = dtx_remote_error(connection, "statement", &from_node);
+
+	/* raised here about what the node sent */
+	if (!from_node && done >= user_first)
+		error->context = psprintf("%s%srows from node \"%s\"",
+								  error->context ? error->context : "",
+								  error->context ? "\n" : "", connection->node);
+	if (error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH && done >= user_first &&
+		strstr(error->message, "FROM clause rowtype") != NULL)
+	{
+		error->message = psprintf("rows from node \"%s\" do not have the expected columns",
+								  connection->node);
+		error->hint = call->expected != NULL ?
+			"The column definition list must have as many columns as the query returns." :
+			"Use dtx.query with a column definition list.";
+	}
+	lost = dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open;
+	if (!lost && !from_node && dtx_remote_poll(connection) != DTX_ANSWER_THERE)
+	{
+		/*
+		 * Cancelled here while the node is still at it.  What it has done by
+		 * then, savepoints included, can only be undone as a whole.
+		 */
+		dtx_remote_close(connection);
+		lose(branch);
+		ReThrowError(error);
+	}
+	if (!lost && done < user_first &&
+		(!from_node || (done > 0 && !connection->own_prepared)))
+	{
+		/* nobody knows which savepoints there are */
+		dtx_remote_close(connection);
+		lose(branch);
+		ReThrowError(error);
+	}
+	if (!lost)
+		lost = !dtx_remote_drain(connection);
+	/* a statement that is kept may have been outrun by DDL */
+	if (!lost && (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED ||
+				  error->sqlerrcode == ERRCODE_INVALID_SQL_STATEMENT_NAME))
+		dtx_remote_forget_prepared(connection);
+	if (!lost && script->undone && from_node && done >= user_first)
+	{
+		/* the next string begins by rolling back */
+		FreeErrorData(error);
+		return false;
+	}
+	if (!lost)
+	{
+		/*
+		 * A string that the node cannot even parse has made no savepoint, and
+		 * fails the whole transaction there.
+		 */
+		if (script->ahead ? done < user_first : branch->levels_wanted < script->level)
+			lose(branch);
+		/* what this subtransaction undoes by failing is not what failed */
+		else if (script->level < GetCurrentTransactionNestLevel() &&
+				 branch->state == DTX_BRANCH_OPEN)
+		{
+			branch->failed_level = script->level;
+			lose(branch);
 		}
-	*retry = false;
+		/* it failed while the session was reset: away with it */
+		if (branch->state == DTX_BRANCH_CLOSED && done > 0)
+			dtx_remote_close(connection);
+		ReThrowError(error);
+	}
+	dtx_remote_close(connection);
+	if (branch->state != DTX_BRANCH_CLOSED || !branch->reused ||
+		(script->level < GetCurrentTransactionNestLevel() && !script->undone))
+	{
+		lose(branch);
+		raise_lost(branch, error);
+	}
+	FreeErrorData(error);
+	return !script->undone;
+}
+
+static void
+script_send(DtxBranch *branch, Script *script)
+{
 	branch->asked = false;
+	if (!dtx_remote_send(branch->connection, script->sql.data, script->count))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not send to node \"%s\"", branch->connection->node)));
+}
+
+/*
+ * Send a string and take in its answers.  False if the connection was found
+ * dead before anything was begun: then it can be tried again.
+ */
+static bool
+script_run(DtxBranch *branch, Script *script, DtxCall *call)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	volatile int done = 0;
+	volatile bool again = false;
 
 	PG_TRY();
 	{
-		if (!dtx_remote_send(connection, script->sql.data, script->count))
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("could not send to node \"%s\"", connection->node)));
-		for (; done < script->count; done++)
-		{
-			DtxResult	result;
-			Step	   *step = &script->steps[done];
-
-			dtx_remote_get(connection, step_columns(step, call, done == user_last),
-						   done == user_last ? call->rows_context : caller, &result);
-			step_done(branch, script, step, call, &result);
-			if (result.rows != NULL && !(done == user_last && call->expected != NULL))
-				tuplestore_end(result.rows);
-		}
-		if (!dtx_remote_drain(connection))
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("node \"%s\" closed the connection", connection->node)));
+		script_send(branch, script);
+		take_answers(branch, script, call, &done);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-		bool		from_node;
-		bool		lost;		/* the connection */
-
-		MemoryContextSwitchTo(caller);
-		error = dtx_remote_error(connection, "statement", &from_node);
-
-		/* raised here about what the node sent */
-		if (!from_node && done >= user_first)
-			error->context = psprintf("%s%srows from node \"%s\"",
-									  error->context ? error->context : "",
-									  error->context ? "\n" : "", connection->node);
-		if (error->sqlerrcode == ERRCODE_DATATYPE_MISMATCH && done >= user_first &&
-			strstr(error->message, "FROM clause rowtype") != NULL)
-		{
-			error->message = psprintf("rows from node \"%s\" do not have the expected columns",
-									  connection->node);
-			error->hint = call->expected != NULL ?
-				"The column definition list must have as many columns as the query returns." :
-				"Use dtx.query with a column definition list.";
-		}
-		lost = dtx_sqlstate_is_lost(error->sqlerrcode) || !connection->open;
-		if (!lost && !from_node && dtx_remote_poll(connection) != DTX_ANSWER_THERE)
-		{
-			/*
-			 * Cancelled here while the node is still at it.  What it has done
-			 * by then, savepoints included, can only be undone as a whole.
-			 */
-			dtx_remote_close(connection);
-			if (branch->state == DTX_BRANCH_OPEN)
-				branch->state = DTX_BRANCH_LOST;
-			ReThrowError(error);
-		}
-		if (!lost && done < user_first &&
-			(!from_node || (done > 0 && !connection->own_prepared)))
-		{
-			/* nobody knows which savepoints there are */
-			dtx_remote_close(connection);
-			if (branch->state == DTX_BRANCH_OPEN)
-				branch->state = DTX_BRANCH_LOST;
-			ReThrowError(error);
-		}
-		if (!lost)
-			lost = !dtx_remote_drain(connection);
-		/* a statement that is kept may have been outrun by DDL */
-		if (!lost && (error->sqlerrcode == ERRCODE_FEATURE_NOT_SUPPORTED ||
-					  error->sqlerrcode == ERRCODE_INVALID_SQL_STATEMENT_NAME))
-			dtx_remote_forget_prepared(connection);
-		if (!lost)
-		{
-			/*
-			 * A string that the node cannot even parse has made no savepoint,
-			 * and fails the whole transaction there.
-			 */
-			if (branch->state == DTX_BRANCH_OPEN && branch->levels_wanted < level)
-				branch->state = DTX_BRANCH_LOST;
-			/* it failed while the session was reset: away with it */
-			if (branch->state == DTX_BRANCH_CLOSED && done > 0)
-				dtx_remote_close(connection);
-			ReThrowError(error);
-		}
-		dtx_remote_close(connection);
-		if (branch->state == DTX_BRANCH_CLOSED && branch->reused)
-		{
-			*retry = true;
-			FreeErrorData(error);
-		}
-		else
-		{
-			if (branch->state == DTX_BRANCH_OPEN)
-				branch->state = DTX_BRANCH_LOST;
-			raise_lost(branch, error);
-		}
+		again = script_failed(branch, script, call, done, caller);
 	}
 	PG_END_TRY();
+	return !again;
 }
 
 /*
@@ -716,7 +811,6 @@ follow_styles(DtxBranch *branch, int level)
 	DtxStyles	here;
 	Script		script;
 	DtxCall		call = {0};
-	bool		retry;
 
 	dtx_remote_styles(&here);
 	if (strcmp(here.date, there->date) == 0 && strcmp(here.interval, there->interval) == 0)
@@ -730,11 +824,56 @@ follow_styles(DtxBranch *branch, int level)
 					 here.date, open ? "true" : "false",
 					 here.interval, open ? "true" : "false");
 	script_step(&script, STEP_OTHER, 0);
-	script_run(branch, &script, &call, &retry);
-	if (retry)
+	if (!script_run(branch, &script, &call))
 		return false;
 	*there = here;
 	return true;
+}
+
+/*
+ * Write down what the node is to be told for a call: the beginning of the
+ * branch, savepoints, the user's SQL.  False if the connection was found dead
+ * before anything was begun.
+ */
+static bool
+script_call(Script *script, DtxBranch *branch, DtxCall *call)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	bool		wrote;
+
+	if (branch->state == DTX_BRANCH_CLOSED)
+	{
+		branch->connection = dtx_branch_connection(branch->connection->serverid,
+												   branch->connection->node,
+												   branch->connection->roleid,
+												   &branch->reused);
+		branch->levels = branch->levels_wanted = 1;
+		branch->rollback_to = 0;
+		/* answers to the end of an earlier transaction */
+		if (!dtx_remote_drain(branch->connection))
+			return false;
+	}
+	if (!follow_styles(branch, level))
+		return false;
+	script_init(script);
+	if (branch->state == DTX_BRANCH_CLOSED)
+		script_begin(script, branch);
+	DTX_FAULT("branch_begin");
+	script_savepoints(script, branch, level);
+	script_user(script, branch, call, &wrote);
+	/* from here on it may have written, whatever happens */
+	branch->wrote = branch->wrote || wrote;
+	return true;
+}
+
+static void
+check_expected(DtxBranch *branch, DtxCall *call)
+{
+	if (call->counts && call->result.count != call->expect)
+		ereport(ERROR,
+				(errcode(ERRCODE_CARDINALITY_VIOLATION),
+				 errmsg("statement on node \"%s\" affected " INT64_FORMAT " rows instead of " INT64_FORMAT,
+						branch->connection->node, call->result.count, call->expect)));
 }
 
 /*
@@ -744,49 +883,106 @@ follow_styles(DtxBranch *branch, int level)
 void
 dtx_branch_run(DtxBranch *branch, DtxCall *call)
 {
-	int			level = GetCurrentTransactionNestLevel();
-	bool		retry;
-	bool		wrote;
+	bool		ok;
 
+	dtx_branch_settle(branch);
 	if (branch->state == DTX_BRANCH_LOST)
 		raise_lost(branch, NULL);
 	do
 	{
 		Script		script;
 
-		if (branch->state == DTX_BRANCH_CLOSED)
+		ok = script_call(&script, branch, call);
+		if (ok)
 		{
-			branch->connection = dtx_branch_connection(branch->connection->serverid,
-													   branch->connection->node,
-													   branch->connection->roleid,
-													   &branch->reused);
-			branch->levels = branch->levels_wanted = 1;
-			branch->rollback_to = 0;
-			/* answers to the end of an earlier transaction */
-			if (!dtx_remote_drain(branch->connection))
-			{
-				retry = true;
-				continue;
-			}
+			ok = script_run(branch, &script, call);
+			script_free(&script);
 		}
+	} while (!ok);
+	check_expected(branch, call);
+}
 
-		if (!follow_styles(branch, level))
-		{
-			retry = true;
+/* The same without waiting for the answer: dtx_branch_settle takes it in. */
+void
+dtx_branch_send(DtxBranch *branch, DtxCall *call)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext old;
+	DtxPending *pending;
+	volatile bool ok;
+
+	dtx_branch_settle(branch);
+	if (branch->state == DTX_BRANCH_LOST)
+		raise_lost(branch, NULL);
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	pending = palloc0(sizeof(DtxPending));
+	pending->call = *call;
+	pending->call.sql = pstrdup(call->sql);
+	if (call->arguments != NULL)
+		pending->call.arguments = DatumGetArrayTypePCopy(PointerGetDatum(call->arguments));
+	pending->call.rows_context = TopTransactionContext;
+	do
+	{
+		ok = script_call(&pending->script, branch, &pending->call);
+		if (!ok)
 			continue;
+		pending->script.ahead = true;
+		PG_TRY();
+		{
+			script_send(branch, &pending->script);
 		}
-		script_init(&script);
-		if (branch->state == DTX_BRANCH_CLOSED)
-			script_begin(&script, branch);
-		DTX_FAULT("branch_begin");
-		script_savepoints(&script, branch, level);
-		script_user(&script, branch, call, &wrote);
-		/* from here on it may have written, whatever happens */
-		branch->wrote = branch->wrote || wrote;
-		script_run(branch, &script, call, &retry);
-		pfree(script.sql.data);
-		pfree(script.steps);
-	} while (retry);
+		PG_CATCH();
+		{
+			ok = !script_failed(branch, &pending->script, &pending->call, 0, caller);
+		}
+		PG_END_TRY();
+	} while (!ok);
+	for (int i = 0; i < pending->script.count; i++)
+		step_level(branch, &pending->script.steps[i]);
+	branch->pending = pending;
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Take in the answer to what was sent and not waited for.  Raises its error,
+ * unless what was sent is undone already.
+ */
+void
+dtx_branch_settle(DtxBranch *branch)
+{
+	DtxPending *pending = branch->pending;
+	MemoryContext caller = CurrentMemoryContext;
+	volatile int done = 0;
+	volatile bool again = false;
+	volatile bool failed = false;
+
+	if (pending == NULL)
+		return;
+	branch->pending = NULL;
+	PG_TRY();
+	{
+		take_answers(branch, &pending->script, &pending->call, &done);
+	}
+	PG_CATCH();
+	{
+		again = script_failed(branch, &pending->script, &pending->call, done, caller);
+		failed = true;
+	}
+	PG_END_TRY();
+	if (again)
+		dtx_branch_run(branch, &pending->call);
+	else if (!failed && !pending->script.undone)
+	{
+		bool		as_expected = !pending->call.counts ||
+			pending->call.result.count == pending->call.expect;
+
+		if (!as_expected && pending->script.level < GetCurrentTransactionNestLevel())
+		{
+			branch->failed_level = pending->script.level;
+			lose(branch);
+		}
+		check_expected(branch, &pending->call);
+	}
 }
 
 /* A subtransaction has committed into its parent. */
@@ -795,6 +991,11 @@ dtx_branch_subcommit(DtxBranch *branch, int level)
 {
 	if (branch->levels_wanted >= level)
 		branch->levels_wanted = level - 1;
+	/* what fails in it from now on fails in its parent */
+	if (branch->pending != NULL && branch->pending->script.level >= level)
+		branch->pending->script.level = level - 1;
+	if (branch->failed_level >= level)
+		branch->failed_level = level - 1;
 }
 
 /* A subtransaction has rolled back.  Nothing is sent, nothing throws. */
@@ -808,6 +1009,13 @@ dtx_branch_subabort(DtxBranch *branch, int level)
 			branch->rollback_to = level;
 		branch->levels_wanted = level - 1;
 		branch->styles.date[0] = '\0';	/* whatever they are then */
+	}
+	if (branch->pending != NULL && branch->pending->script.level >= level)
+		branch->pending->script.undone = true;
+	if (branch->failed_level >= level && branch->connection->open)
+	{
+		branch->failed_level = 0;
+		branch->state = DTX_BRANCH_OPEN;
 	}
 }
 

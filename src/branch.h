@@ -24,6 +24,8 @@ typedef enum DtxBranchState
 	DTX_BRANCH_FINISHED
 } DtxBranchState;
 
+typedef struct DtxPending DtxPending;
+
 typedef struct DtxBranch
 {
 	int			number;			/* 1, 2, ... in its global transaction */
@@ -39,6 +41,8 @@ typedef struct DtxBranch
 	int			levels;			/* savepoints there are s2 .. s<levels> */
 	int			levels_wanted;	/* of these, down to here are still ours */
 	int			rollback_to;	/* level to undo first, 0: none */
+	DtxPending *pending;		/* sent, and not looked after */
+	int			failed_level;	/* lost until this one rolls back, 0: none */
 	DtxStyles	styles;			/* over there, in the branch */
 	char		gid[DTX_GID_SIZE];
 	char		finish_sql[DTX_GID_SIZE + 32];	/* COMMIT PREPARED '...' */
@@ -50,6 +54,8 @@ typedef struct DtxCall
 {
 	const char *sql;
 	ArrayType  *arguments;		/* text[], or NULL */
+	bool		counts;			/* so many rows are expected: */
+	int64		expect;
 	TupleDesc	expected;		/* rows are wanted, and look like this */
 	MemoryContext rows_context;
 	DtxResult	result;
@@ -58,6 +64,9 @@ typedef struct DtxCall
 extern DtxConnection *dtx_branch_connection(Oid serverid, const char *node, Oid roleid,
 											bool *reused);
 extern void dtx_branch_run(DtxBranch *branch, DtxCall *call);
+extern void dtx_branch_send(DtxBranch *branch, DtxCall *call);
+extern void dtx_branch_settle(DtxBranch *branch);
+extern void dtx_branch_raise_lost(DtxBranch *branch);
 extern void dtx_branch_subcommit(DtxBranch *branch, int level);
 extern void dtx_branch_subabort(DtxBranch *branch, int level);
 extern bool dtx_branch_send_prepare(DtxBranch *branch);

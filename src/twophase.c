@@ -163,6 +163,7 @@ enlist(const char *node)
 
 PG_FUNCTION_INFO_V1(dtx_exec);
 PG_FUNCTION_INFO_V1(dtx_query);
+PG_FUNCTION_INFO_V1(dtx_send);
 PG_FUNCTION_INFO_V1(dtx_current_gid);
 PG_FUNCTION_INFO_V1(dtx_outcome);
 
@@ -177,6 +178,17 @@ required_text(FunctionCallInfo fcinfo, int argument, const char *name)
 		text_to_cstring(PG_GETARG_TEXT_PP(argument));
 }
 
+/* The arguments sql, args and expect of dtx.exec and dtx.send. */
+static void
+get_call(FunctionCallInfo fcinfo, DtxCall *call)
+{
+	call->sql = required_text(fcinfo, 1, "sql");
+	call->arguments = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
+	call->rows_context = CurrentMemoryContext;
+	call->counts = !PG_ARGISNULL(3);
+	call->expect = call->counts ? PG_GETARG_INT64(3) : 0;
+}
+
 /*
  * dtx.exec(node, sql, args, expect): run SQL in the branch on a node.
  * Returns the number of rows affected or returned.  Raises the node's error,
@@ -188,16 +200,25 @@ dtx_exec(PG_FUNCTION_ARGS)
 	char	   *node = required_text(fcinfo, 0, "node");
 	DtxCall		call = {0};
 
-	call.sql = required_text(fcinfo, 1, "sql");
-	call.arguments = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
-	call.rows_context = CurrentMemoryContext;
+	get_call(fcinfo, &call);
 	dtx_branch_run(enlist(node), &call);
-	if (!PG_ARGISNULL(3) && call.result.count != PG_GETARG_INT64(3))
-		ereport(ERROR,
-				(errcode(ERRCODE_CARDINALITY_VIOLATION),
-				 errmsg("statement on node \"%s\" affected " INT64_FORMAT " rows instead of " INT64_FORMAT,
-						node, call.result.count, PG_GETARG_INT64(3))));
 	PG_RETURN_INT64(call.result.count);
+}
+
+/*
+ * dtx.send(node, sql, args, expect): the same without waiting for the answer,
+ * so that nodes work side by side.  Errors, those of expect as well, come up
+ * at the next use of the node or at COMMIT.
+ */
+Datum
+dtx_send(PG_FUNCTION_ARGS)
+{
+	char	   *node = required_text(fcinfo, 0, "node");
+	DtxCall		call = {0};
+
+	get_call(fcinfo, &call);
+	dtx_branch_send(enlist(node), &call);
+	PG_RETURN_VOID();
 }
 
 /*
@@ -354,6 +375,47 @@ gather_one(DtxBranch *branch, bool one_phase)
 	}
 	PG_END_TRY();
 	return error;
+}
+
+/*
+ * Take in the answers to what was sent and not waited for.  The statements
+ * have run side by side; their errors are raised as the nodes'.
+ */
+static void
+settle_all(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	const char *volatile node = NULL;
+	ListCell   *cell;
+
+	dtx_deadline_start(dtx_prepare_timeout_ms);
+	PG_TRY();
+	{
+		foreach(cell, current.branches)
+		{
+			DtxBranch  *branch = lfirst(cell);
+
+			node = branch->connection->node;
+			dtx_branch_settle(branch);
+		}
+	}
+	PG_CATCH();
+	{
+		bool		late = dtx_deadline_passed() && geterrcode() == ERRCODE_QUERY_CANCELED;
+
+		dtx_deadline_stop();
+		if (!late)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		QueryCancelPending = false;
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_STATEMENT_COMPLETION_UNKNOWN),
+				 errmsg("node \"%s\" did not finish what it was sent within dtx.prepare_timeout", node),
+				 errhint("Use dtx.exec, which waits as long as it takes, or raise dtx.prepare_timeout.")));
+	}
+	PG_END_TRY();
+	dtx_deadline_stop();
 }
 
 static bool
@@ -519,15 +581,13 @@ pre_commit(void)
 	List	   *writers = NIL;
 	ListCell   *cell;
 
+	settle_all();
 	foreach(cell, current.branches)
 	{
 		DtxBranch  *branch = lfirst(cell);
 
 		if (branch->state == DTX_BRANCH_LOST)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("lost connection to node \"%s\"", branch->connection->node),
-					 errdetail("What the transaction did there is rolled back.")));
+			dtx_branch_raise_lost(branch);
 		if (is_writer(branch))
 			writers = lappend(writers, branch);
 	}
