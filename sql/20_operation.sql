@@ -130,13 +130,17 @@ SELECT b.node, b.gid, b.branch, b.state,
                                THEN 'the node is not reached since ' || n.failing_since::text
                                ELSE 'the scanner has not finished it yet' END) AS reason,
        COALESCE(b.last_error, n.last_error) AS last_error,
-       CASE WHEN b.state <> 'held' AND EXISTS
+       CASE WHEN p.gid IS NOT NULL THEN pg_catalog.format('COMMIT PREPARED %L', p.gid)
+            WHEN b.state <> 'held' AND EXISTS
                  (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.srvname = b.node)
             THEN 'CALL dtx.recover()'
             ELSE pg_catalog.format('SELECT dtx.resolve(%L, %s, %L, %L)',
                                    b.gid, b.branch, COALESCE(b.outcome, 'committed or aborted?'), 'why') END AS call
   FROM dtx.branches b
   LEFT JOIN dtx.nodes n ON n.node = b.node
+  LEFT JOIN pg_catalog.pg_prepared_xacts p ON b.state = 'pending' AND b.outcome IS NULL
+        AND p.database = pg_catalog.current_database()
+        AND p.transaction::text = ('x' || pg_catalog.lpad(pg_catalog.right(pg_catalog.split_part(b.gid, '_', 3), 8), 8, '0'))::bit(32)::bigint::text
  WHERE b.state <> 'done'
    AND (b.state = 'held' OR b.since < pg_catalog.clock_timestamp()
         - COALESCE(pg_catalog.current_setting('dtx.stuck_after', true), '60s')::interval)

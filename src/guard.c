@@ -7,6 +7,8 @@
  *		DROP DATABASE, ALTER DATABASE ... RENAME or SET TABLESPACE, CREATE
  *		DATABASE ... TEMPLATE: need the database without connections, so its
  *		scanner leaves for as long as they take.
+ *		COMMIT PREPARED, ROLLBACK PREPARED: may decide for branches, so that
+ *		the scanner has to look.
  *		DROP SERVER, USER MAPPING, ROLE, EXTENSION, DATABASE: refused while
  *		branches there depend on it.
  *
@@ -131,6 +133,26 @@ let_back(int code, Datum arg)
 	dtx_launcher_wake();
 }
 
+static bool
+ends_prepared(TransactionStmt *statement)
+{
+	return statement->kind == TRANS_STMT_COMMIT_PREPARED ||
+		statement->kind == TRANS_STMT_ROLLBACK_PREPARED;
+}
+
+/* A prepared transaction was ended here; its branches, if any, have to follow. */
+static void
+follow_subtree(void)
+{
+	DtxDatabase *entry = dtx_database(MyDatabaseId, false);
+	uint64		seen;
+
+	if (entry == NULL || !dtx_database_subtrees(entry, &seen))
+		return;
+	dtx_nodes_uncertain(MyDatabaseId);
+	dtx_database_wake(entry);
+}
+
 static void
 utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 			 ProcessUtilityContext context, ParamListInfo params,
@@ -152,6 +174,14 @@ utility_hook(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				database = database_needed(pstmt->utilityStmt, &drop, &force);
 			if (OidIsValid(database))
 				entry = dtx_database(database, false);
+			break;
+		case T_TransactionStmt:
+			if (dtx_shared != NULL && ends_prepared((TransactionStmt *) pstmt->utilityStmt))
+			{
+				next(pstmt, query, read_only_tree, context, params, environment, dest, completion);
+				follow_subtree();
+				return;
+			}
 			break;
 		default:
 			break;

@@ -206,6 +206,22 @@ dtx_life_claim(List *lives, uint64 present, uint64 life)
 	return step == target ? DTX_LIFE_ENDED : DTX_LIFE_UNPROVEN;
 }
 
+/* Does somebody else have to end it, whatever life it is of? */
+static bool
+is_prepared_here(const DtxGid *gid)
+{
+	DtxDatabase *database = dtx_database(MyDatabaseId, false);
+	uint64		seen;
+	ListCell   *cell;
+
+	if (database == NULL || !dtx_database_subtrees(database, &seen))
+		return false;
+	foreach(cell, dtx_store_subtrees())
+		if (((DtxSubtree *) lfirst(cell))->xid == gid->xid)
+			return true;
+	return false;
+}
+
 /*
  * The outcome of a transaction, from what this server alone knows.  The order
  * matters: a transaction that commits between the two first questions must
@@ -225,6 +241,8 @@ dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
 		return DTX_OUTCOME_UNKNOWN;
 	if (claim == DTX_LIFE_PRESENT && gid->xid < next &&
 		next - gid->xid < PG_INT32_MAX && TransactionIdIsInProgress(xid))
+		return DTX_OUTCOME_IN_PROGRESS;
+	if (is_prepared_here(gid))
 		return DTX_OUTCOME_IN_PROGRESS;
 	if (dtx_store_decided(gid, &other))
 		return DTX_OUTCOME_COMMITTED;

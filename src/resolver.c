@@ -18,6 +18,7 @@
  *
  *		life not known here						not ours, left alone
  *		a session is in its phase two			left
+ *		its transaction is prepared here		left to who ends that
  *		its transaction is in progress			left
  *		its status row is visible now			committed
  *		this life, or one that ended by restart	rolled back
@@ -114,12 +115,14 @@ typedef struct Job
 	uint64		uncertain;		/* before the list was taken */
 	List	   *open;			/* of DtxOpenBranch */
 	List	   *rows;			/* of DtxBranchRow */
+	List	   *subtrees;		/* of DtxSubtree */
 	List	   *actions;
 	int			next;
 	XLogRecPtr	flushed;		/* how far WAL was when it was decided */
 	TimestampTz listed_from;	/* when the list was asked for */
 	TimestampTz deadline;
 	int			left;
+	int			waiting;		/* of these: for the end of a local transaction */
 	int			held;
 	bool		refused;		/* the node refused to end a branch */
 } Job;
@@ -506,11 +509,26 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	Action	   *action;
 	bool		commit;
 	bool		decided;
+	ListCell   *cell;
 
 	if (claim == DTX_LIFE_FOREIGN)
 		return;
 	if (claim == DTX_LIFE_PRESENT && dtx_phase_two_running(listed->gid.xid))
 		return;
+	foreach(cell, job->subtrees)
+	{
+		DtxSubtree *subtree = lfirst(cell);
+
+		if (subtree->xid != listed->gid.xid)
+			continue;
+		if (entry->row == NULL || entry->row->held)
+			dtx_store_branch(&listed->gid, job->serverid, "pending",
+							 psprintf("its transaction is prepared here as \"%s\" and waits for COMMIT or ROLLBACK PREPARED",
+									  subtree->gid), NULL);
+		job->left++;
+		job->waiting++;
+		return;
+	}
 	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(listed->gid.xid))
 		return;
 	decided = commit = dtx_store_decided(&listed->gid, NULL);
@@ -620,6 +638,7 @@ job_listed(DtxPass *pass, Job *job)
 	ListCell   *cell;
 	HASH_SEQ_STATUS scan;
 	GidEntry   *entry;
+	uint64		seen;
 
 	transaction_begin(pass);
 	dtx_remote_get(job->connection, expected, pass_context, &result);
@@ -680,6 +699,8 @@ job_listed(DtxPass *pass, Job *job)
 
 	transaction_begin(pass);
 	lives = dtx_store_lives();
+	if (dtx_database_subtrees(pass->database, &seen))
+		job->subtrees = dtx_store_subtrees();
 	foreach(cell, job->open)
 		gid_entry(table, &((DtxOpenBranch *) lfirst(cell))->gid)->open = lfirst(cell);
 	foreach(cell, job->rows)
@@ -757,7 +778,8 @@ job_over(DtxPass *pass, Job *job)
 	{
 		SpinLockAcquire(&job->node->mutex);
 		job->node->next_try_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-															 job->refused ? dtx_scan_interval_ms :
+															 job->refused || job->left == job->waiting ?
+															 dtx_scan_interval_ms :
 															 Min(dtx_scan_interval_ms, PENDING_RETRY_MS));
 		SpinLockRelease(&job->node->mutex);
 	}

@@ -344,6 +344,22 @@ next_due(bool *busy)
 	return Max(TimestampDifferenceMilliseconds(now, when), 1);
 }
 
+/* Is any local transaction with branches prepared still?  Its end wakes us. */
+static void
+look_for_subtrees(void)
+{
+	uint64		seen;
+	bool		none;
+
+	if (!dtx_database_subtrees(database, &seen))
+		return;
+	begin();
+	none = dtx_store_subtrees() == NIL;
+	CommitTransactionCommand();
+	if (none)
+		dtx_database_subtrees_over(database, seen);
+}
+
 /* Between two looks at nodes that are slow: sessions are waiting as well. */
 static void
 meanwhile(void)
@@ -407,6 +423,7 @@ scanner_round(void)
 			worker_unlock(LOCK_PASS);
 		}
 		start_node_workers();
+		look_for_subtrees();
 		if (now - last_retention > USECS_PER_MINUTE)
 		{
 			begin();

@@ -146,6 +146,7 @@ dtx_database(Oid database, bool create)
 		SpinLockInit(&result->mutex);
 		pg_atomic_init_u64(&result->life, 0);
 		ConditionVariableInit(&result->changed);
+		result->subtrees = 1;	/* an earlier run may have left some */
 		result->database = database;
 	}
 	LWLockRelease(dtx_shared->lock);
@@ -176,6 +177,40 @@ dtx_database_wake(DtxDatabase *database)
 		SetLatch(latch);
 	else
 		dtx_launcher_wake();
+}
+
+/*
+ * A local transaction with branches was prepared: from now on somebody may
+ * end it.  Never throws.
+ */
+void
+dtx_database_add_subtree(DtxDatabase *database)
+{
+	SpinLockAcquire(&database->mutex);
+	database->subtrees++;
+	SpinLockRelease(&database->mutex);
+}
+
+/* May there be such transactions?  *seen is for dtx_database_subtrees_over. */
+bool
+dtx_database_subtrees(DtxDatabase *database, uint64 *seen)
+{
+	bool		some;
+
+	SpinLockAcquire(&database->mutex);
+	*seen = database->subtrees;
+	some = database->subtrees != database->subtrees_over;
+	SpinLockRelease(&database->mutex);
+	return some;
+}
+
+/* There were none left, as of that value of *seen. */
+void
+dtx_database_subtrees_over(DtxDatabase *database, uint64 seen)
+{
+	SpinLockAcquire(&database->mutex);
+	database->subtrees_over = seen;
+	SpinLockRelease(&database->mutex);
 }
 
 /* Have a scanner started, if there is none. */

@@ -57,6 +57,8 @@ typedef struct DtxDatabase
 	bool		work;			/* the scanner has something to do now */
 	int			worker_count;	/* workers that try a failing node */
 	TimestampTz left_at;		/* when the last scanner left */
+	uint64		subtrees;		/* raised by who prepared a local transaction */
+	uint64		subtrees_over;	/* value of subtrees when none was left */
 	int			request_count;
 	DtxRequest	requests[DTX_REQUESTS_MAX];
 	int			finished_count;
@@ -136,6 +138,9 @@ extern void dtx_database_wake(DtxDatabase *database);
 extern void dtx_database_want(DtxDatabase *database);
 extern bool dtx_database_add_finished(DtxDatabase *database, uint64 xid);
 extern bool dtx_database_is_finished(DtxDatabase *database, uint64 xid);
+extern void dtx_database_add_subtree(DtxDatabase *database);
+extern bool dtx_database_subtrees(DtxDatabase *database, uint64 *seen);
+extern void dtx_database_subtrees_over(DtxDatabase *database, uint64 seen);
 extern void dtx_launcher_wake(void);
 
 extern DtxNode *dtx_node_state(Oid database, Oid serverid, bool create);

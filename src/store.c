@@ -451,7 +451,7 @@ dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 	values[6] = PointerGetDatum(construct_array(elements, count, element, -1, false, TYPALIGN_DOUBLE));
 	tuple = heap_form_tuple(desc, values, nulls);
 	CatalogTupleInsert(relation, tuple);
-	table_close(relation, RowExclusiveLock);
+	table_close(relation, NoLock);	/* who drops the table waits for our end */
 }
 
 /*
@@ -520,6 +520,46 @@ dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity)
 				true, lengthof(types), types, values, NULL) > 0;
 	store_leave(&context);
 	return found;
+}
+
+/*
+ * Local transactions that are prepared with a status row in them.  The row
+ * cannot be seen, but the lock on its table can.
+ */
+List *
+dtx_store_subtrees(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	List	   *result = NIL;
+	uint64		count;
+
+	store_enter(&context);
+	count = run("SELECT p.transaction::text::bigint, p.gid FROM pg_catalog.pg_prepared_xacts p"
+				" JOIN pg_catalog.pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid'"
+				" AND x.transactionid = p.transaction AND x.granted"
+				" JOIN pg_catalog.pg_locks l ON l.pid IS NULL AND l.locktype = 'relation'"
+				" AND l.virtualtransaction = x.virtualtransaction"
+				" AND l.relation = 'dtx.decision'::pg_catalog.regclass"
+				" AND l.mode = 'RowExclusiveLock'"
+				" WHERE p.database = pg_catalog.current_database()", true, 0, NULL, NULL, NULL);
+	for (uint64 row = 0; row < count; row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+		DtxSubtree *subtree = palloc0(sizeof(DtxSubtree));
+		uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
+
+		/* the newest xid8 that it can be */
+		subtree->xid = (next & ~(uint64) PG_UINT32_MAX) | column_u64(row, 1);
+		if (subtree->xid >= next)
+			subtree->xid -= UINT64CONST(1) << 32;
+		subtree->gid = pstrdup(SPI_getvalue(SPI_tuptable->vals[row],
+											SPI_tuptable->tupdesc, 2));
+		result = lappend(result, subtree);
+		MemoryContextSwitchTo(spi);
+	}
+	store_leave(&context);
+	return result;
 }
 
 /* Branches on a node that are decided to commit and not known to have. */

@@ -60,6 +60,13 @@ typedef struct DtxBranchRow
 	DtxOutcome	outcome;		/* asked for by an operator, or unknown */
 } DtxBranchRow;
 
+/* A local transaction that is prepared and has branches. */
+typedef struct DtxSubtree
+{
+	uint64		xid;
+	char	   *gid;			/* as whoever ends it knows it */
+} DtxSubtree;
+
 extern bool dtx_store_version(char **version);
 extern uint64 dtx_store_lineage(void);
 
@@ -77,6 +84,7 @@ extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 							 const DtxBranchRecord *records, int count);
 extern bool dtx_store_decided(const DtxGid *gid, bool *other);
 extern bool dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity);
+extern List *dtx_store_subtrees(void);
 extern List *dtx_store_open_branches(Oid serverid);
 extern List *dtx_store_branch_rows(Oid serverid);
 extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,

@@ -13,7 +13,9 @@
  *		PRE_COMMIT		pre_commit: phase one, the status row
  *		COMMIT			commit_callback: phase two
  *		ABORT			abort_callback
- *		PRE_PREPARE		refused while there are branches
+ *		PRE_PREPARE		pre_commit without the shortcut of one phase
+ *		PREPARE			prepare_callback: whoever ends the local transaction
+ *						decides for the branches, and the scanner follows
  *
  * (1) No PREPARE leaves before the life is written down, no COMMIT PREPARED
  *	   before the commit record is flushed and replicated.
@@ -23,6 +25,8 @@
  *	   dtx.commit_wait.  An abort waits for nothing.
  * (4) What the callbacks need was allocated before.
  * (5) All answers of phase one are taken in before the first error is raised.
+ * (6) Once PRE_PREPARE is over an error does not mean that the local
+ *	   transaction is not prepared: its branches are left to the scanner.
  *
  *-------------------------------------------------------------------------
  */
@@ -65,6 +69,7 @@ typedef struct DtxTransaction
 	bool		one_phase_done;
 	bool		doubtful;		/* a PREPARE was answered with an error */
 	bool		recorded;		/* the status row is written */
+	bool		subtree;		/* somebody else ends the local transaction */
 	DtxDatabase *database;
 	DtxGid		gid;
 	List	   *branches;		/* of DtxBranch */
@@ -576,7 +581,7 @@ record(List *writers)
 }
 
 static void
-pre_commit(void)
+pre_commit(bool may_be_one_phase)
 {
 	List	   *writers = NIL;
 	ListCell   *cell;
@@ -595,7 +600,7 @@ pre_commit(void)
 		return;
 	check_life();
 
-	if (list_length(writers) == 1 && !current.asked && dtx_one_phase &&
+	if (may_be_one_phase && list_length(writers) == 1 && !current.asked && dtx_one_phase &&
 		XactIsoLevel != XACT_SERIALIZABLE &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 	{
@@ -669,6 +674,17 @@ branch_has_answered(DtxBranch *branch)
 	return true;
 }
 
+/* End a branch that has only read: nothing depends on the answer. */
+static void
+end_reader(DtxBranch *branch)
+{
+	branch->connection->ended_by_commit = true;
+	if (!dtx_remote_send(branch->connection,
+						 "COMMIT; SELECT pg_catalog.pg_advisory_unlock_all()::text", 2))
+		dtx_remote_close(branch->connection);
+	branch->state = DTX_BRANCH_CLOSED;
+}
+
 /* Send COMMIT PREPARED to all, and wait for their answers within the bound. */
 static void
 finish_forward(void)
@@ -689,14 +705,7 @@ finish_forward(void)
 			DTX_FAULT("commit_sent");
 		}
 		else if (branch->state == DTX_BRANCH_OPEN)
-		{
-			/* read only: nothing depends on the answer */
-			branch->connection->ended_by_commit = true;
-			if (!dtx_remote_send(branch->connection,
-								 "COMMIT; SELECT pg_catalog.pg_advisory_unlock_all()::text", 2))
-				dtx_remote_close(branch->connection);
-			branch->state = DTX_BRANCH_CLOSED;
-		}
+			end_reader(branch);
 	}
 
 	INSTR_TIME_SET_CURRENT(begun);
@@ -861,6 +870,33 @@ commit_callback(void)
 	end_global();
 }
 
+/*
+ * XACT_EVENT_PREPARE.  The local transaction, with the status row in it, is
+ * prepared: its end is the decision, by whomever and whenever.
+ */
+static void
+prepare_callback(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, current.branches)
+	{
+		DtxBranch  *branch = lfirst(cell);
+
+		if (branch->state == DTX_BRANCH_PREPARED)
+			dtx_node_uncertain(branch->connection->state);
+		else if (branch->state == DTX_BRANCH_OPEN)
+			end_reader(branch);
+	}
+	if (current.recorded)
+		dtx_database_add_subtree(current.database);
+	dtx_phase_two_clear();
+	if (current.recorded)
+		dtx_database_wake(current.database);	/* to have it shown */
+	dtx_connections_release();
+	end_global();
+}
+
 /* XACT_EVENT_ABORT.  Waits for nothing; nothing throws. */
 static void
 abort_callback(void)
@@ -883,7 +919,13 @@ abort_callback(void)
 	{
 		DtxBranch  *branch = lfirst(cell);
 
-		if (dtx_branch_abort(branch))
+		/* the local transaction may be prepared all the same */
+		if (current.subtree && branch->state == DTX_BRANCH_PREPARED)
+		{
+			dtx_node_uncertain(branch->connection->state);
+			left = true;
+		}
+		else if (dtx_branch_abort(branch))
 		{
 			dtx_node_uncertain(branch->connection->state);
 			left = true;
@@ -897,6 +939,8 @@ abort_callback(void)
 		}
 		DTX_NOTHROW_END();
 	}
+	if (current.subtree && current.recorded)
+		dtx_database_add_subtree(current.database);
 	if (left)
 		dtx_database_wake(current.database);
 	dtx_count(DTX_STAT_ABORTED, 1);
@@ -926,7 +970,7 @@ transaction_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			pre_commit();
+			pre_commit(true);
 			break;
 		case XACT_EVENT_COMMIT:
 			commit_callback();
@@ -935,10 +979,11 @@ transaction_callback(XactEvent event, void *arg)
 			abort_callback();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cannot PREPARE a transaction that has used dtx"),
-					 errhint("COMMIT it; dtx prepares its branches by itself.")));
+			pre_commit(false);
+			current.subtree = true;
+			break;
+		case XACT_EVENT_PREPARE:
+			prepare_callback();
 			break;
 		default:
 			break;

@@ -223,14 +223,7 @@ SELECT string_agg(t, ', ' ORDER BY t) FROM dtx.query('bank_a', 'TABLE note') AS 
 --
 -- The session
 --
--- an outer two-phase commit
-BEGIN;
-SELECT dtx.exec('bank_a', 'INSERT INTO note VALUES (''prepared'')');
-PREPARE TRANSACTION 'outer';
-BEGIN;
-SELECT dtx.current_gid() IS NOT NULL;
-PREPARE TRANSACTION 'outer';
--- without dtx it is as ever
+-- PREPARE TRANSACTION without dtx is as ever; with it, see subtree
 BEGIN;
 INSERT INTO ledger (note) VALUES ('prepared');
 PREPARE TRANSACTION 'regress outer';
