@@ -36,3 +36,10 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.outcome(text) IS
     'What became of a global transaction: committed, aborted, in progress or unknown. '
     'committed and aborted never change.';
+
+CREATE FUNCTION dtx.snapshot(nodes name[]) RETURNS void
+AS 'MODULE_PATHNAME', 'dtx_snapshot'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION dtx.snapshot(name[]) IS
+    'Opens read-only REPEATABLE READ branches on the nodes that show every global transaction '
+    'of this coordinator whole: all of it or nothing. Commits are held up for a round trip.';

@@ -63,6 +63,14 @@ COMMENT ON FUNCTION dtx.adopt(text, text) IS
     'Of the present life: this copy is the coordinator now, the original is gone for good. '
     'Of an earlier one: no commit of it is missing here, so its undecided branches are rolled back.';
 
+CREATE FUNCTION dtx.create_restore_point(name text, OUT node name, OUT lsn pg_lsn)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_create_restore_point'
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 5;
+COMMENT ON FUNCTION dtx.create_restore_point(text) IS
+    'A restore point of that name here (node is null) and on all nodes, between the commits of global '
+    'transactions: recovered to it, all servers together have whole transactions only.';
+
 -- Nodes of this database: servers that were used, as far as one may see them.
 CREATE VIEW dtx.nodes WITH (security_barrier) AS
 SELECT s.srvname AS node, n.state, n.reached_at, n.failing_since, n.failure_count, n.last_error,

@@ -7,4 +7,5 @@ GRANT SELECT ON dtx.life, dtx.event TO pg_monitor;
 GRANT SELECT ON dtx.nodes, dtx.transactions, dtx.branches, dtx.stuck, dtx.stat TO PUBLIC;
 
 REVOKE EXECUTE ON PROCEDURE dtx.recover(bigint, bigint, bigint) FROM PUBLIC;
-REVOKE EXECUTE ON FUNCTION dtx.resolve(text, integer, text, text), dtx.adopt(text, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION dtx.resolve(text, integer, text, text), dtx.adopt(text, text),
+    dtx.create_restore_point(text) FROM PUBLIC;

@@ -301,8 +301,9 @@ script_begin(Script *script, DtxBranch *branch)
 		for (int i = 0; i < (whole ? RESET_WHOLE_RESULTS : 1); i++)
 			script_step(script, STEP_OTHER, 0);
 	}
-	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ", isolation_name(),
-					 XactReadOnly ? " READ ONLY" : "",
+	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ",
+					 branch->snapshot ? "REPEATABLE READ" : isolation_name(),
+					 XactReadOnly || branch->snapshot ? " READ ONLY" : "",
 					 XactDeferrable ? " DEFERRABLE" : "");
 	script_step(script, STEP_BEGIN, 0);
 
@@ -753,7 +754,7 @@ script_failed(DtxBranch *branch, Script *script, DtxCall *call, int done,
 		ReThrowError(error);
 	}
 	dtx_remote_close(connection);
-	if (branch->state != DTX_BRANCH_CLOSED || !branch->reused ||
+	if (branch->state != DTX_BRANCH_CLOSED || !branch->reused || branch->snapshot ||
 		(script->level < GetCurrentTransactionNestLevel() && !script->undone))
 	{
 		lose(branch);
@@ -874,6 +875,43 @@ check_expected(DtxBranch *branch, DtxCall *call)
 				(errcode(ERRCODE_CARDINALITY_VIOLATION),
 				 errmsg("statement on node \"%s\" affected " INT64_FORMAT " rows instead of " INT64_FORMAT,
 						branch->connection->node, call->result.count, call->expect)));
+}
+
+/* Before a branch is begun: replace its connection if it has died since. */
+void
+dtx_branch_prove_alive(DtxBranch *branch)
+{
+	DtxConnection *connection = branch->connection;
+	MemoryContext caller = CurrentMemoryContext;
+	volatile bool alive = false;
+
+	if (!branch->reused)
+		return;
+	PG_TRY();
+	{
+		DtxResult	result;
+
+		if (dtx_remote_drain(connection))
+		{
+			dtx_remote_run(connection, "SELECT 1", &result);
+			alive = dtx_remote_drain(connection);
+		}
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+		bool		from_node;
+
+		MemoryContextSwitchTo(caller);
+		error = dtx_remote_error(connection, "statement", &from_node);
+		dtx_remote_close(connection);
+		if (!dtx_sqlstate_is_lost(error->sqlerrcode))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	if (!alive)
+		branch->connection = dtx_branch_connection(connection->serverid, connection->node,
+												   connection->roleid, &branch->reused);
 }
 
 /*

@@ -35,6 +35,7 @@ typedef struct DtxBranch
 	bool		reused;			/* on a connection that was used before */
 	bool		refused;		/* it surely did not prepare or commit */
 	bool		ended;			/* PREPARE or COMMIT were tried: no transaction is left */
+	bool		snapshot;		/* REPEATABLE READ READ ONLY, by dtx.snapshot */
 	bool		wrote;
 	bool		asked;			/* its last answer told whether it has an xid */
 	uint64		xid;			/* xid8 over there, once known */
@@ -63,6 +64,7 @@ typedef struct DtxCall
 
 extern DtxConnection *dtx_branch_connection(Oid serverid, const char *node, Oid roleid,
 											bool *reused);
+extern void dtx_branch_prove_alive(DtxBranch *branch);
 extern void dtx_branch_run(DtxBranch *branch, DtxCall *call);
 extern void dtx_branch_send(DtxBranch *branch, DtxCall *call);
 extern void dtx_branch_settle(DtxBranch *branch);

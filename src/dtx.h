@@ -3,12 +3,13 @@
  * dtx.h
  *		Types that all layers share.
  *
- *		L0	guc gid fault shmem statement	no SQL, no network
+ *		L0	guc gid fault shmem statement quiet	no SQL, no network
  *		L1	store life				only reader and writer of dtx tables
  *			remote					only caller of dblink
  *		L2	node branch				a server, and one participant's verbs
  *		L3	twophase resolver		atomic commit: the session's and the
  *									background's half
+ *			snapshot				what needs it at rest; on top of twophase
  *		L4	launcher scanner guard	workers and hooks
  *
  *		Calls go down only.

@@ -20,6 +20,7 @@
 
 int			dtx_prepare_timeout_ms;
 int			dtx_commit_wait_ms;
+int			dtx_lockout_timeout_ms;
 int			dtx_connect_timeout_s;
 int			dtx_branch_lock_timeout_ms;
 int			dtx_branch_idle_timeout_ms;
@@ -52,6 +53,11 @@ dtx_guc_init(void)
 							"How long COMMIT waits, once decided, for the branches to commit.",
 							"0 does not wait at all.", &dtx_commit_wait_ms,
 							2000, 0, 60000, PGC_USERSET, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.lockout_timeout",
+							"How long dtx.snapshot and dtx.create_restore_point may hold up commits.",
+							NULL, &dtx_lockout_timeout_ms,
+							1000, 10, 60000, PGC_SUSET, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("dtx.connect_timeout",
 							"How long opening a connection to a node may take.",

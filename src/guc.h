@@ -10,6 +10,7 @@
 
 extern int	dtx_prepare_timeout_ms;
 extern int	dtx_commit_wait_ms;
+extern int	dtx_lockout_timeout_ms;
 extern int	dtx_connect_timeout_s;
 extern int	dtx_branch_lock_timeout_ms;
 extern int	dtx_branch_idle_timeout_ms;

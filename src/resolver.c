@@ -31,7 +31,9 @@
  * (3) Age decides nothing, and "not found" decides nothing.
  * (4) Passes are repeated: a late PREPARE may still arrive.
  * (5) No local transaction is open while a node is waited for.
- * (6) The resolver works in the same way for the scanner, for a worker that
+ * (6) COMMIT PREPARED is sent, and its answer taken in, while no quiet moment
+ *	   is wanted (quiet.c).
+ * (7) The resolver works in the same way for the scanner, for a worker that
  *	   tries a failing node, and for dtx.recover().
  *
  *-------------------------------------------------------------------------
@@ -64,6 +66,7 @@
 #include "fault.h"
 #include "guc.h"
 #include "life.h"
+#include "quiet.h"
 #include "remote.h"
 #include "resolver.h"
 #include "store.h"
@@ -125,6 +128,7 @@ typedef struct Job
 	int			waiting;		/* of these: for the end of a local transaction */
 	int			held;
 	bool		refused;		/* the node refused to end a branch */
+	bool		holds_off;		/* no quiet moment can begin */
 } Job;
 
 /* Connections of the background, kept from pass to pass. */
@@ -251,6 +255,24 @@ mapped_user(Oid serverid, Oid roleid)
 
 /* ------------------------------------------------------------------ jobs */
 
+/* May this job send the end of its next branch now? */
+static bool
+may_finish(Job *job)
+{
+	if (job->holds_off || job->next >= list_length(job->actions) ||
+		!((Action *) list_nth(job->actions, job->next))->commit)
+		return true;
+	return job->holds_off = dtx_quiet_enter();
+}
+
+static void
+finish_over(Job *job)
+{
+	if (job->holds_off)
+		dtx_quiet_leave();
+	job->holds_off = false;
+}
+
 static void
 job_failed(DtxPass *pass, Job *job, ErrorData *error)
 {
@@ -258,6 +280,7 @@ job_failed(DtxPass *pass, Job *job, ErrorData *error)
 	int			backoff_ms = dtx_max_backoff_s * 1000;
 	char		text[DTX_ERROR_SIZE];
 
+	finish_over(job);
 	if (job->connection != NULL)
 		dtx_remote_close(job->connection);
 	if (job->open == NIL)
@@ -937,7 +960,11 @@ job_step(DtxPass *pass, Job *job)
 			job_list(pass, job);
 			return true;
 		case JOB_FINISH:
+			if (!may_finish(job))
+				return false;
 			job_finish(pass, job);
+			if (job->state != JOB_FINISHED)
+				finish_over(job);
 			return true;
 		case JOB_REPLICATED:
 			if (is_replicated(job->flushed))
@@ -974,7 +1001,10 @@ job_step(DtxPass *pass, Job *job)
 			if (job->state == JOB_LISTED)
 				job_listed(pass, job);
 			else
+			{
 				job_finished(pass, job);
+				finish_over(job);
+			}
 			dtx_deadline_stop();
 			return true;
 		case JOB_OVER:
@@ -1101,6 +1131,7 @@ dtx_resolver_pass(DtxPass *pass)
 	MemoryContextReset(pass_context);
 	MemoryContextSwitchTo(pass_context);
 	transaction_open = false;	/* an error may have ended an earlier pass */
+	dtx_quiet_leave_all();
 	dtx_count(DTX_STAT_PASSES, 1);
 	DTX_FAULT("scan_begin");
 

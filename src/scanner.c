@@ -47,6 +47,7 @@
 #include "launcher.h"
 #include "life.h"
 #include "node.h"
+#include "quiet.h"
 #include "resolver.h"
 #include "store.h"
 
@@ -90,6 +91,7 @@ worker_unlock_all(void)
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, 0, 0, LOCK_PASS);
 	while (DTX_LOCK_HELD(&tag, ExclusiveLock))
 		LockRelease(&tag, ExclusiveLock, true);
+	dtx_quiet_leave_all();
 }
 
 static void
@@ -619,6 +621,7 @@ dtx_recover(PG_FUNCTION_ARGS)
 	{
 		/* connections of other roles are not left to this session */
 		dtx_resolver_close();
+		dtx_quiet_leave_all();
 		worker_unlock(LOCK_PASS);
 	}
 	PG_END_TRY();

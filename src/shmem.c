@@ -36,6 +36,16 @@ static HTAB *dtx_nodes = NULL;
 static shmem_request_hook_type next_shmem_request_hook = NULL;
 static shmem_startup_hook_type next_shmem_startup_hook = NULL;
 
+/* For qsort and bsearch. */
+int
+dtx_compare_u64(const void *a, const void *b)
+{
+	uint64		left = *(const uint64 *) a;
+	uint64		right = *(const uint64 *) b;
+
+	return left < right ? -1 : left > right;
+}
+
 /* Backends, auxiliary processes and workers all have a number below this. */
 static int
 phase_two_slots(void)
@@ -263,6 +273,21 @@ dtx_database_is_finished(DtxDatabase *database, uint64 xid)
 		finished = database->finished[i] == xid;
 	SpinLockRelease(&database->mutex);
 	return finished;
+}
+
+/* All of these, in order, and how many. */
+int
+dtx_database_finished(DtxDatabase *database, uint64 **xids)
+{
+	int			count;
+
+	*xids = palloc(sizeof(uint64) * DTX_FINISHED_MAX);
+	SpinLockAcquire(&database->mutex);
+	count = database->finished_count;
+	memcpy(*xids, database->finished, sizeof(uint64) * count);
+	SpinLockRelease(&database->mutex);
+	qsort(*xids, count, sizeof(uint64), dtx_compare_u64);
+	return count;
 }
 
 /* What is known of a node; NULL if nothing, or if there is no room. */

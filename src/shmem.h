@@ -130,6 +130,7 @@ typedef struct DtxShared
 
 extern DtxShared *dtx_shared;
 
+extern int	dtx_compare_u64(const void *a, const void *b);
 extern void dtx_shmem_init(void);
 extern void dtx_require_preload(void);
 
@@ -138,6 +139,7 @@ extern void dtx_database_wake(DtxDatabase *database);
 extern void dtx_database_want(DtxDatabase *database);
 extern bool dtx_database_add_finished(DtxDatabase *database, uint64 xid);
 extern bool dtx_database_is_finished(DtxDatabase *database, uint64 xid);
+extern int	dtx_database_finished(DtxDatabase *database, uint64 **xids);
 extern void dtx_database_add_subtree(DtxDatabase *database);
 extern bool dtx_database_subtrees(DtxDatabase *database, uint64 *seen);
 extern void dtx_database_subtrees_over(DtxDatabase *database, uint64 seen);

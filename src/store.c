@@ -562,6 +562,46 @@ dtx_store_subtrees(void)
 	return result;
 }
 
+/*
+ * Is there a decision with a branch on one of these servers that nobody has
+ * seen committed?  finished are the transactions of this life whose sessions
+ * have seen it of all their branches, in order.
+ */
+bool
+dtx_store_unfinished(uint64 life, const uint64 *finished, int count,
+					 List *serverids, Oid *where)
+{
+	StoreContext context;
+	Oid			types[] = {OIDARRAYOID};
+	Datum	   *elements = palloc(sizeof(Datum) * list_length(serverids));
+	Datum		values[1];
+	uint64		rows;
+	bool		found = false;
+	ListCell   *cell;
+
+	foreach(cell, serverids)
+		elements[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
+	values[0] = PointerGetDatum(construct_array(elements, list_length(serverids),
+												OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+	store_enter(&context);
+	rows = run("SELECT d.life, d.xid, b.node"
+			   " FROM dtx.decision d CROSS JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b"
+			   " WHERE b.node = ANY ($1) AND NOT EXISTS (SELECT FROM dtx.branch x"
+			   " WHERE x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce"
+			   " AND x.branch = b.ordinality AND x.state = 'done')",
+			   true, 1, types, values, NULL);
+	for (uint64 row = 0; row < rows && !found; row++)
+	{
+		uint64		xid = column_u64(row, 2);
+
+		found = column_u64(row, 1) != life ||
+			bsearch(&xid, finished, count, sizeof(uint64), dtx_compare_u64) == NULL;
+		*where = column_oid(row, 3);
+	}
+	store_leave(&context);
+	return found;
+}
+
 /* Branches on a node that are decided to commit and not known to have. */
 List *
 dtx_store_open_branches(Oid serverid)

@@ -85,6 +85,8 @@ extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 extern bool dtx_store_decided(const DtxGid *gid, bool *other);
 extern bool dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity);
 extern List *dtx_store_subtrees(void);
+extern bool dtx_store_unfinished(uint64 life, const uint64 *finished, int count,
+								 List *serverids, Oid *where);
 extern List *dtx_store_open_branches(Oid serverid);
 extern List *dtx_store_branch_rows(Oid serverid);
 extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,

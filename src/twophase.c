@@ -59,6 +59,8 @@
 #include "life.h"
 #include "node.h"
 #include "nothrow.h"
+#include "quiet.h"
+#include "twophase.h"
 
 /* The global transaction of this session. */
 typedef struct DtxTransaction
@@ -126,9 +128,12 @@ end_global(void)
 	MemoryContextReset(current_context);
 }
 
-/* The current user's branch on a node; not yet begun if it is new. */
+/*
+ * The current user's branch on a node; not yet begun if it is new.  For
+ * dtx.snapshot it has to be new.
+ */
 static DtxBranch *
-enlist(const char *node)
+enlist(const char *node, bool snapshot)
 {
 	Oid			roleid = GetUserId();
 	ForeignServer *server;
@@ -143,9 +148,15 @@ enlist(const char *node)
 	foreach(cell, current.branches)
 	{
 		branch = lfirst(cell);
-		if (branch->connection->serverid == server->serverid &&
-			branch->connection->roleid == roleid)
-			return branch;
+		if (branch->connection->serverid != server->serverid ||
+			branch->connection->roleid != roleid)
+			continue;
+		if (snapshot)
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+					 errmsg("node \"%s\" has a branch in this transaction already", node),
+					 errhint("Call dtx.snapshot once, for all nodes, before anything else is done there.")));
+		return branch;
 	}
 
 	dtx_node_enter(server, roleid);
@@ -158,12 +169,19 @@ enlist(const char *node)
 		dtx_node_register(server, roleid);
 	branch->connection->entered = current.gid.life;
 	branch->number = list_length(current.branches) + 1;
+	branch->snapshot = snapshot;
 	snprintf(branch->nonce, sizeof(branch->nonce), "%016llx",
 			 (unsigned long long) current.gid.nonce);
 	old = MemoryContextSwitchTo(current_context);
 	current.branches = lappend(current.branches, branch);
 	MemoryContextSwitchTo(old);
 	return branch;
+}
+
+DtxBranch *
+dtx_twophase_enlist_snapshot(const char *node)
+{
+	return enlist(node, true);
 }
 
 PG_FUNCTION_INFO_V1(dtx_exec);
@@ -206,7 +224,7 @@ dtx_exec(PG_FUNCTION_ARGS)
 	DtxCall		call = {0};
 
 	get_call(fcinfo, &call);
-	dtx_branch_run(enlist(node), &call);
+	dtx_branch_run(enlist(node, false), &call);
 	PG_RETURN_INT64(call.result.count);
 }
 
@@ -222,7 +240,7 @@ dtx_send(PG_FUNCTION_ARGS)
 	DtxCall		call = {0};
 
 	get_call(fcinfo, &call);
-	dtx_branch_send(enlist(node), &call);
+	dtx_branch_send(enlist(node, false), &call);
 	PG_RETURN_VOID();
 }
 
@@ -247,7 +265,7 @@ dtx_query(PG_FUNCTION_ARGS)
 	call.arguments = PG_ARGISNULL(2) ? NULL : PG_GETARG_ARRAYTYPE_P(2);
 	call.expected = rsinfo->expectedDesc;
 	call.rows_context = rsinfo->econtext->ecxt_per_query_memory;
-	dtx_branch_run(enlist(node), &call);
+	dtx_branch_run(enlist(node, false), &call);
 	rsinfo->returnMode = SFRM_Materialize;
 	rsinfo->setResult = call.result.rows;
 	rsinfo->setDesc = call.result.rows ? call.result.desc : NULL;
@@ -430,7 +448,7 @@ is_writer(DtxBranch *branch)
 	 * Without an xid it wrote nothing, but a serializable transaction may
 	 * still fail at its end: that has to happen in phase one.
 	 */
-	return branch->state != DTX_BRANCH_CLOSED &&
+	return branch->state != DTX_BRANCH_CLOSED && !branch->snapshot &&
 		(branch->wrote || !branch->asked || XactIsoLevel == XACT_SERIALIZABLE);
 }
 
@@ -581,7 +599,7 @@ record(List *writers)
 }
 
 static void
-pre_commit(bool may_be_one_phase)
+pre_commit(bool will_commit)
 {
 	List	   *writers = NIL;
 	ListCell   *cell;
@@ -600,7 +618,7 @@ pre_commit(bool may_be_one_phase)
 		return;
 	check_life();
 
-	if (may_be_one_phase && list_length(writers) == 1 && !current.asked && dtx_one_phase &&
+	if (will_commit && list_length(writers) == 1 && !current.asked && dtx_one_phase &&
 		XactIsoLevel != XACT_SERIALIZABLE &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny()))
 	{
@@ -625,6 +643,8 @@ pre_commit(bool may_be_one_phase)
 	if (writers != NIL)
 		prepare_all(writers);
 	record(writers);
+	if (will_commit)
+		dtx_quiet_hold_off();
 }
 
 /* ------------------------------------------------------------ phase two */

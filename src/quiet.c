@@ -1,0 +1,129 @@
+/*-------------------------------------------------------------------------
+ *
+ * quiet.c
+ *		Moments at which no global transaction is half committed.
+ *
+ *		A lock of this database that SQL cannot reach: whoever is about to
+ *		begin a phase two shares it until that is over, whoever needs a quiet
+ *		moment has it alone.  Queues are fair, so that neither starves.
+ *
+ *		sessions	dtx_quiet_hold_off, in PRE_COMMIT; PostgreSQL releases the
+ *					lock after the COMMIT and ABORT callbacks
+ *		scanners	dtx_quiet_enter and _leave, around one COMMIT PREPARED
+ *		readers		dtx_quiet_begin and _end
+ *
+ * (1) Nobody waits for the lock after the decision.
+ * (2) A quiet moment lasts no longer than dtx.lockout_timeout: it waits that
+ *	   long for the lock, and its caller sets a deadline for the rest.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "utils/elog.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "quiet.h"
+
+/* Advisory locks of SQL have 1 or 2 in this place. */
+#define LOCK_QUIET 0xD9
+
+static void
+quiet_tag(LOCKTAG *tag)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, 0, LOCK_QUIET);
+}
+
+/* Wait for the lock, for so long (0: without limit) whatever lock_timeout says. */
+static void
+acquire(LOCKMODE mode, bool for_session, int timeout_ms)
+{
+	LOCKTAG		tag;
+	int			save_timeout = LockTimeout;
+
+	quiet_tag(&tag);
+	PG_TRY();
+	{
+		LockTimeout = timeout_ms;
+		(void) LockAcquire(&tag, mode, for_session, false);
+	}
+	PG_FINALLY();
+	{
+		LockTimeout = save_timeout;
+	}
+	PG_END_TRY();
+}
+
+/* Let no quiet moment begin until this transaction is over; can be cancelled. */
+void
+dtx_quiet_hold_off(void)
+{
+	acquire(ShareLock, false, 0);
+}
+
+/* The same for a worker, if no quiet moment is wanted; else false. */
+bool
+dtx_quiet_enter(void)
+{
+	LOCKTAG		tag;
+
+	quiet_tag(&tag);
+	return LockAcquire(&tag, ShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+dtx_quiet_leave(void)
+{
+	LOCKTAG		tag;
+
+	quiet_tag(&tag);
+	LockRelease(&tag, ShareLock, true);
+}
+
+/* After an error nobody knows how many there were. */
+void
+dtx_quiet_leave_all(void)
+{
+	LOCKTAG		tag;
+
+	quiet_tag(&tag);
+	while (DTX_LOCK_HELD(&tag, ShareLock))
+		LockRelease(&tag, ShareLock, true);
+}
+
+/* Wait until every phase two is over, and let none begin. */
+void
+dtx_quiet_begin(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		acquire(ExclusiveLock, true, dtx_lockout_timeout_ms);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("commits of global transactions did not come to rest within dtx.lockout_timeout"),
+				 errhint("A node may be slow to answer: see dtx.nodes.")));
+	}
+	PG_END_TRY();
+}
+
+void
+dtx_quiet_end(void)
+{
+	LOCKTAG		tag;
+
+	quiet_tag(&tag);
+	LockRelease(&tag, ExclusiveLock, true);
+}

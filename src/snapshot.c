@@ -1,0 +1,328 @@
+/*-------------------------------------------------------------------------
+ *
+ * snapshot.c
+ *		What needs to see every global transaction whole: consistent reads
+ *		over nodes, and restore points of all of them.
+ *
+ *		look		wait until phase two of all commits is over (quiet.c)
+ *					-> act		no branch on the nodes waits for the scanner
+ *					-> look		else: let go, wait for the scanner, once more
+ *		act			snapshots, or restore points, on all nodes side by side
+ *
+ * (1) A commit that is decided before is finished on these nodes before; one
+ *	   that is decided after begins its phase two after.
+ * (2) The coordinator's restore point comes before those of the nodes: what
+ *	   they have committed by then, it knows of by then.
+ * (3) Connections are opened, and proven alive, before commits are held up.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "branch.h"
+#include "compat.h"
+#include "deadline.h"
+#include "fault.h"
+#include "guc.h"
+#include "node.h"
+#include "quiet.h"
+#include "remote.h"
+#include "store.h"
+#include "twophase.h"
+
+/* Between two looks at branches that the scanner has to finish. */
+#define LOOK_AGAIN_MS 50
+
+PG_FUNCTION_INFO_V1(dtx_snapshot);
+PG_FUNCTION_INFO_V1(dtx_create_restore_point);
+
+/*
+ * While commits are held up: does a decision wait for the scanner to finish
+ * it on one of these nodes?
+ */
+static bool
+is_unfinished(DtxDatabase *database, List *serverids, Oid *where)
+{
+	uint64	   *finished;
+	int			count;
+
+	/* in this order: what is finished may be forgotten at any time */
+	count = dtx_database_finished(database, &finished);
+	return dtx_store_unfinished(pg_atomic_read_u64(&database->life), finished, count,
+								serverids, where);
+}
+
+/*
+ * Hold commits up at a moment when nothing is half done on the nodes.  The
+ * caller ends it with let_go().
+ */
+static void
+hold_up(DtxDatabase *database, List *serverids)
+{
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+													   dtx_prepare_timeout_ms);
+	Oid			where = InvalidOid;
+	volatile bool unfinished = true;
+
+	for (;;)
+	{
+		dtx_quiet_begin();
+		PG_TRY();
+		{
+			unfinished = serverids != NIL && is_unfinished(database, serverids, &where);
+		}
+		PG_CATCH();
+		{
+			dtx_quiet_end();
+			PG_RE_THROW();
+		}
+		PG_END_TRY();
+		if (!unfinished)
+			break;
+		dtx_quiet_end();
+		if (GetCurrentTimestamp() > deadline)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("branches of earlier transactions are not finished on node \"%s\"",
+							GetForeignServer(where)->servername),
+					 errhint("See dtx.stuck and dtx.nodes.")));
+		dtx_database_wake(database);
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LOOK_AGAIN_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	dtx_deadline_start(dtx_lockout_timeout_ms);
+}
+
+/* Inside PG_CATCH, or after: commits go on. */
+static bool
+let_go(void)
+{
+	bool		late = dtx_deadline_passed();
+
+	dtx_deadline_stop();
+	dtx_quiet_end();
+	return late;
+}
+
+/*
+ * Inside PG_CATCH: raise the error, which may be that nodes were too slow, or
+ * the answer of one of them.
+ */
+static void pg_attribute_noreturn()
+failed(MemoryContext caller, DtxConnection *at)
+{
+	bool		late = let_go();
+	ErrorData  *error;
+	bool		from_node;
+
+	if (!late || geterrcode() != ERRCODE_QUERY_CANCELED)
+	{
+		if (at == NULL)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(caller);
+		error = dtx_remote_error(at, "restore point", &from_node);
+		if (error->hint == NULL)
+			error->hint = pstrdup("Other servers may have a restore point of that name now: use another name.");
+		ReThrowError(error);
+	}
+	MemoryContextSwitchTo(caller);
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("nodes did not answer within dtx.lockout_timeout"),
+			 errdetail("Commits of global transactions are held up meanwhile."),
+			 errhint("See round_trip_ms in dtx.nodes.")));
+}
+
+/*
+ * dtx.snapshot(nodes): open REPEATABLE READ READ ONLY branches on the nodes,
+ * whose snapshots lie between the second phases of this coordinator's
+ * commits: of each of its transactions they show all or nothing.
+ */
+Datum
+dtx_snapshot(PG_FUNCTION_ARGS)
+{
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
+	MemoryContext caller = CurrentMemoryContext;
+	DtxDatabase *database;
+	Datum	   *names;
+	bool	   *nulls;
+	int			count;
+	List	   *branches = NIL;
+	List	   *serverids = NIL;
+	ListCell   *cell;
+	DtxCall		call = {.sql = "SELECT 1"};
+
+	dtx_require_preload();
+	if (GetCurrentTransactionNestLevel() > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("dtx.snapshot must not be called in a subtransaction")));
+	if (IsolationIsSerializable())
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("dtx.snapshot cannot be used in a serializable transaction"),
+				 errdetail("Its branches are REPEATABLE READ.")));
+	deconstruct_array(array, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &count);
+	if (count == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("argument \"nodes\" must not be empty")));
+	for (int i = 0; i < count; i++)
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("argument \"nodes\" must not contain null")));
+	database = dtx_node_database(true);
+	for (int i = 0; i < count; i++)
+	{
+		DtxBranch  *branch = dtx_twophase_enlist_snapshot(NameStr(*DatumGetName(names[i])));
+
+		branches = lappend(branches, branch);
+		serverids = lappend_oid(serverids, branch->connection->serverid);
+		dtx_branch_prove_alive(branch);
+	}
+
+	hold_up(database, serverids);
+	PG_TRY();
+	{
+		DTX_FAULT("snapshot_quiet");
+		call.rows_context = caller;
+		foreach(cell, branches)
+			dtx_branch_send(lfirst(cell), &call);
+		foreach(cell, branches)
+			dtx_branch_settle(lfirst(cell));
+	}
+	PG_CATCH();
+	{
+		failed(caller, NULL);
+	}
+	PG_END_TRY();
+	(void) let_go();
+	PG_RETURN_VOID();
+}
+
+static void
+add_point(ReturnSetInfo *rsinfo, const char *node, XLogRecPtr lsn)
+{
+	Datum		values[2] = {0};
+	bool		nulls[2] = {node == NULL, false};
+
+	if (node != NULL)
+		values[0] = DirectFunctionCall1(namein, CStringGetDatum(node));
+	values[1] = LSNGetDatum(lsn);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* While commits are held up: here first (2), then on all nodes at once. */
+static void
+create_points(const char *name, List *connections, ReturnSetInfo *rsinfo)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	DtxConnection *volatile at = NULL;
+	ListCell   *cell;
+	char	   *sql = psprintf("SELECT pg_catalog.pg_create_restore_point(%s)::text",
+							   quote_literal_cstr(name));
+
+	PG_TRY();
+	{
+		DTX_FAULT("restore_point_quiet");
+		add_point(rsinfo, NULL, XLogRestorePoint(name));
+		foreach(cell, connections)
+		{
+			at = lfirst(cell);
+			if (!dtx_remote_send(at, sql, 1))
+				ereport(ERROR,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("lost connection to node \"%s\"", at->node)));
+		}
+		foreach(cell, connections)
+		{
+			DtxResult	result;
+			char	   *lsn;
+
+			at = lfirst(cell);
+			dtx_remote_get(at, NULL, caller, &result);
+			lsn = dtx_result_value(&result, 0);
+			if (lsn == NULL || !dtx_remote_drain(at))
+				ereport(ERROR,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("lost connection to node \"%s\"", at->node)));
+			add_point(rsinfo, at->node,
+					  DatumGetLSN(DirectFunctionCall1(pg_lsn_in, CStringGetDatum(lsn))));
+		}
+	}
+	PG_CATCH();
+	{
+		failed(caller, at);
+	}
+	PG_END_TRY();
+	(void) let_go();
+}
+
+/*
+ * dtx.create_restore_point(name): a restore point of that name here and on
+ * all nodes, at a moment when no transaction is half committed.  Recovered to
+ * that name, all of them together have whole transactions only.
+ */
+Datum
+dtx_create_restore_point(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	DtxDatabase *database = dtx_node_database(true);
+	List	   *volatile connections = NIL;
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	if (name[0] == '\0' || strlen(name) >= MAXFNAMELEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("name of a restore point must have 1 to %d bytes", MAXFNAMELEN - 1)));
+	if (!XLogIsNeeded())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("WAL level not sufficient for creating a restore point"),
+				 errhint("wal_level must be set to \"replica\" or \"logical\" at server start.")));
+	PG_TRY();
+	{
+		foreach(cell, dtx_store_nodes())
+		{
+			Oid			serverid = ((DtxNodeRow *) lfirst(cell))->serverid;
+			char	   *node = GetForeignServer(serverid)->servername;
+			DtxConnection *connection;
+
+			(void) dtx_node_lookup(node, GetUserId());
+			connection = dtx_remote_new(serverid, node, GetUserId(), "dtxpoint");
+			connections = lappend(connections, connection);
+			dtx_remote_connect(connection);
+		}
+		/* what is decided by then, the recovered coordinator knows of, too */
+		hold_up(database, NIL);
+		create_points(name, connections, rsinfo);
+		dtx_store_event(GetUserNameFromId(GetSessionUserId(), false), NULL,
+						"restore point created", name);
+	}
+	PG_FINALLY();
+	{
+		foreach(cell, connections)
+			dtx_remote_free(lfirst(cell));
+	}
+	PG_END_TRY();
+	return (Datum) 0;
+}
