@@ -139,6 +139,26 @@ CREATE TABLE dtx.event (
 COMMENT ON TABLE dtx.event IS
     'History of operator acts and of branches that somebody else ended.';
 
+-- What an operator should know of: rows of dtx.stuck that are older than
+-- dtx.stuck_after.
+CREATE TABLE dtx.alert (
+    number      bigint GENERATED ALWAYS AS IDENTITY,
+    raised_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    ended_at    timestamptz,
+    node        text,
+    gid         text,
+    branch      integer,
+    state       text NOT NULL,
+    reason      text NOT NULL,
+    last_error  text,
+    call        text NOT NULL,
+    CONSTRAINT alert_pkey PRIMARY KEY (number)
+);
+CREATE INDEX alert_open_idx ON dtx.alert (gid, branch) WHERE ended_at IS NULL;
+COMMENT ON TABLE dtx.alert IS
+    'Branches that stayed prepared or held for longer than dtx.stuck_after; ended_at when that was over. '
+    'Raised by the scanner together with a LOG message and NOTIFY dtx_alert.';
+
 -- Two numbers as they are written in a gid.
 CREATE FUNCTION dtx.life_text(life bigint) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE

@@ -25,6 +25,7 @@ int			dtx_connect_timeout_s;
 int			dtx_branch_lock_timeout_ms;
 int			dtx_branch_idle_timeout_ms;
 bool		dtx_one_phase;
+int			dtx_max_branches;
 int			dtx_max_connections;
 int			dtx_connection_idle_timeout_ms;
 int			dtx_scan_interval_ms;
@@ -79,6 +80,12 @@ dtx_guc_init(void)
 							 "Commit a transaction whose only writes are on one node in one phase.",
 							 NULL, &dtx_one_phase,
 							 true, PGC_USERSET, 0, NULL, NULL, NULL);
+
+	DefineCustomIntVariable("dtx.max_branches",
+							"How many branches a global transaction may have.",
+							NULL, &dtx_max_branches,
+							64, 1, 10000, PGC_SUSET, 0,
+							NULL, NULL, NULL);
 
 	/* Connections. */
 	DefineCustomIntVariable("dtx.max_connections",

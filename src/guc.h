@@ -15,6 +15,7 @@ extern int	dtx_connect_timeout_s;
 extern int	dtx_branch_lock_timeout_ms;
 extern int	dtx_branch_idle_timeout_ms;
 extern bool dtx_one_phase;
+extern int	dtx_max_branches;
 extern int	dtx_max_connections;
 extern int	dtx_connection_idle_timeout_ms;
 extern int	dtx_scan_interval_ms;

@@ -395,7 +395,8 @@ job_list(DtxPass *pass, Job *job)
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
-						   "SELECT 'gid', gid::text, owner::text, NULL::text FROM pg_catalog.pg_prepared_xacts"
+						   "SELECT 'gid', gid::text, owner::text,"
+						   " EXTRACT(epoch FROM pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) prepared)::text FROM pg_catalog.pg_prepared_xacts"
 						   " WHERE database OPERATOR(pg_catalog.=) pg_catalog.current_database()"
 						   " AND pg_catalog.starts_with(gid, 'dtx_')"
 						   " UNION ALL SELECT 'room', pg_catalog.count(*)::text,"
@@ -428,6 +429,7 @@ typedef struct Listed
 	char		kind[8];
 	DtxGid		gid;
 	uint64		xid;
+	double		seconds;		/* for so long */
 	char		owner[NAMEDATALEN]; /* or the xid's status */
 } Listed;
 
@@ -545,15 +547,20 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 		if (subtree->xid != listed->gid.xid)
 			continue;
 		if (entry->row == NULL || entry->row->held)
-			dtx_store_branch(&listed->gid, job->serverid, "pending",
-							 psprintf("its transaction is prepared here as \"%s\" and waits for COMMIT or ROLLBACK PREPARED",
-									  subtree->gid), NULL);
+			dtx_store_branch_waits(&listed->gid, job->serverid,
+								   psprintf("its transaction is prepared here as \"%s\" and waits for COMMIT or ROLLBACK PREPARED",
+											subtree->gid), listed->seconds);
 		job->left++;
 		job->waiting++;
 		return;
 	}
 	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(listed->gid.xid))
+	{
+		if (listed->seconds > dtx_stuck_after_s && entry->row == NULL)
+			dtx_store_branch_waits(&listed->gid, job->serverid,
+								   "its session has not ended the transaction yet", listed->seconds);
 		return;
+	}
 	decided = commit = dtx_store_decided(&listed->gid, NULL);
 
 	/*
@@ -704,6 +711,8 @@ job_listed(DtxPass *pass, Job *job)
 				if (!dtx_gid_parse(name, &listed->gid) || listed->gid.branch == 0)
 					continue;
 				strlcpy(listed->owner, other, NAMEDATALEN);
+				if (!slot->tts_isnull[3])
+					listed->seconds = atof(TextDatumGetCString(slot->tts_values[3]));
 				gids = lappend(gids, listed);
 			}
 		}
@@ -745,9 +754,10 @@ job_listed(DtxPass *pass, Job *job)
 			check_open(pass, job, entry->open, statuses);
 		else if (entry->row != NULL)
 		{
-			/* somebody ended what we only held */
-			dtx_store_event("dtx", &entry->row->gid, "gone",
-							"no longer prepared on the node; not ended by dtx");
+			/* somebody ended what we only held; a session, what only waited */
+			if (entry->row->held)
+				dtx_store_event("dtx", &entry->row->gid, "gone",
+								"no longer prepared on the node; not ended by dtx");
 			dtx_store_branch_gone(&entry->row->gid);
 		}
 	}

@@ -58,6 +58,8 @@
 #define LOCK_PASS 0xD8
 /* How long a worker waits for a lock on a row or table. */
 #define LOCK_TIMEOUT "1s"
+/* Between two looks at what is stuck. */
+#define ALERT_PAUSE_MS 1000
 /* After a round that failed. */
 #define ERROR_PAUSE_MS 1000
 
@@ -362,6 +364,37 @@ look_for_subtrees(void)
 		dtx_database_subtrees_over(database, seen);
 }
 
+/*
+ * Tell operators of what does not come to an end.  True if there is nothing
+ * to be told yet, but there will be.
+ */
+static bool
+raise_alerts(void)
+{
+	static int	open = 1;		/* an earlier scanner may have left some */
+	static TimestampTz last = 0;
+	bool		adopted = database->state == DTX_DATABASE_READY;
+	MemoryContext caller = CurrentMemoryContext;
+	TimestampTz now = GetCurrentTimestamp();
+	List	   *raised;
+	ListCell   *cell;
+
+	if (open == 0 && adopted && !dtx_nodes_unfinished(MyDatabaseId, InvalidOid))
+		return false;
+	if (!TimestampDifferenceExceeds(last, now, ALERT_PAUSE_MS))
+		return open == 0;
+	last = now;
+	begin();
+	open = dtx_store_alerts(&raised);
+	foreach(cell, raised)
+		ereport(LOG,
+				(errmsg("dtx: alert: %s", (char *) lfirst(cell)),
+				 errhint("See dtx.alert and dtx.stuck.")));
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(caller);
+	return open == 0 && (!adopted || dtx_nodes_unfinished(MyDatabaseId, InvalidOid));
+}
+
 /* Between two looks at nodes that are slow: sessions are waiting as well. */
 static void
 meanwhile(void)
@@ -386,6 +419,7 @@ scanner_round(void)
 	TimestampTz now = GetCurrentTimestamp();
 	DtxDatabaseState state;
 	bool		busy;
+	bool		alert_to_come;
 	bool		work;
 	int			waiting;
 	long		timeout_ms;
@@ -437,8 +471,9 @@ scanner_round(void)
 			vacuum_decisions();
 	}
 
+	alert_to_come = raise_alerts();
 	timeout_ms = Min(next_due(&busy), dtx_scan_interval_ms);
-	if (busy)
+	if (busy || alert_to_come)
 		last_work = GetCurrentTimestamp();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, state == DTX_DATABASE_READY ?

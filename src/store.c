@@ -707,6 +707,25 @@ dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 	store_leave(&context);
 }
 
+/* A branch waits for the end of a local transaction, for so long already. */
+void
+dtx_store_branch_waits(const DtxGid *gid, Oid serverid, const char *reason, double seconds)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID, OIDOID, TEXTOID, FLOAT8OID};
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+		u64_datum(gid->nonce), Int32GetDatum(gid->branch),
+		ObjectIdGetDatum(serverid), CStringGetTextDatum(reason), Float8GetDatum(seconds)};
+
+	store_enter(&context);
+	run("INSERT INTO dtx.branch (life, xid, nonce, branch, node, state, reason, first_seen_at)"
+		" VALUES ($1, $2, $3, $4, $5, 'pending', $6,"
+		" pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $7))"
+		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET state = 'pending', reason = $6",
+		false, lengthof(types), types, values, NULL);
+	store_leave(&context);
+}
+
 /* An operator asks for an outcome of a branch. */
 void
 dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome)
@@ -805,6 +824,8 @@ dtx_store_forget_old(int retention_min)
 	store_enter(&context);
 	run("DELETE FROM dtx.committed WHERE decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
 		false, 1, types, values, NULL);
+	run("DELETE FROM dtx.alert WHERE ended_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
+		false, 1, types, values, NULL);
 	run("DELETE FROM dtx.node n WHERE NOT EXISTS (SELECT FROM"
 		" pg_catalog.pg_foreign_server s WHERE s.oid = n.server)",
 		false, 0, NULL, NULL, NULL);
@@ -858,6 +879,56 @@ dtx_store_resolved(const DtxGid *gid)
 		outcome = column_bool(0, 1) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
 	store_leave(&context);
 	return outcome;
+}
+
+/*
+ * Raise alerts for what is stuck, and end those that are not any more.
+ * Returns how many are open; *raised are new ones, as text, the first few of
+ * them.
+ */
+int
+dtx_store_alerts(List **raised)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	uint64		count;
+	int			open;
+
+	*raised = NIL;
+	store_enter(&context);
+	run("UPDATE dtx.alert a SET ended_at = pg_catalog.clock_timestamp()"
+		" WHERE a.ended_at IS NULL AND NOT EXISTS (SELECT FROM dtx.stuck s"
+		" WHERE s.gid IS NOT DISTINCT FROM a.gid AND s.branch IS NOT DISTINCT FROM a.branch)",
+		false, 0, NULL, NULL, NULL);
+	count = run("INSERT INTO dtx.alert AS a (node, gid, branch, state, reason, last_error, call)"
+				" SELECT s.node, s.gid, s.branch, s.state, s.reason, s.last_error, s.call FROM dtx.stuck s"
+				" WHERE s.age >= pg_catalog.current_setting('dtx.stuck_after')::interval"
+				" AND NOT EXISTS (SELECT FROM dtx.alert o WHERE o.ended_at IS NULL"
+				" AND o.gid IS NOT DISTINCT FROM s.gid AND o.branch IS NOT DISTINCT FROM s.branch)"
+				" RETURNING pg_catalog.concat_ws(': ', 'branch ' || branch || ' of \"' || gid || '\" on node \"' || node || '\"', reason)",
+				false, 0, NULL, NULL, NULL);
+	for (uint64 row = 0; row < Min(count, DTX_ALERTS_TOLD); row++)
+	{
+		MemoryContext spi = MemoryContextSwitchTo(caller);
+
+		*raised = lappend(*raised, SPI_getvalue(SPI_tuptable->vals[row],
+												SPI_tuptable->tupdesc, 1));
+		MemoryContextSwitchTo(spi);
+	}
+	if (count > 0)
+	{
+		Oid			types[] = {INT8OID};
+		Datum		values[] = {Int64GetDatum((int64) count)};
+
+		/* listeners look into the table: one message is enough */
+		run("SELECT pg_catalog.pg_notify('dtx_alert', $1::text)", false, 1, types, values, NULL);
+	}
+	/* with a new snapshot, to see the new ones */
+	run("SELECT pg_catalog.count(*) FROM dtx.alert WHERE ended_at IS NULL",
+		false, 0, NULL, NULL, NULL);
+	open = (int) column_u64(0, 1);
+	store_leave(&context);
+	return open;
 }
 
 /* Write down an act; gid may be NULL. */

@@ -60,6 +60,9 @@ typedef struct DtxBranchRow
 	DtxOutcome	outcome;		/* asked for by an operator, or unknown */
 } DtxBranchRow;
 
+/* So many new alerts are told one by one in a round. */
+#define DTX_ALERTS_TOLD 10
+
 /* A local transaction that is prepared and has branches. */
 typedef struct DtxSubtree
 {
@@ -91,6 +94,8 @@ extern List *dtx_store_open_branches(Oid serverid);
 extern List *dtx_store_branch_rows(Oid serverid);
 extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 							 const char *reason, const char *error);
+extern void dtx_store_branch_waits(const DtxGid *gid, Oid serverid, const char *reason,
+								   double seconds);
 extern void dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome);
 extern void dtx_store_branch_gone(const DtxGid *gid);
 extern void dtx_store_forget_finished(uint64 life, const uint64 *xids, int count);
@@ -98,6 +103,7 @@ extern int64 dtx_store_forget_done(void);
 extern void dtx_store_forget_old(int retention_min);
 extern bool dtx_store_branch_find(const DtxGid *gid, Oid *serverid);
 extern DtxOutcome dtx_store_resolved(const DtxGid *gid);
+extern int	dtx_store_alerts(List **raised);
 extern void dtx_store_event(const char *actor, const DtxGid *gid, const char *event,
 							const char *detail);
 

@@ -159,6 +159,12 @@ enlist(const char *node, bool snapshot)
 		return branch;
 	}
 
+	if (list_length(current.branches) >= dtx_max_branches)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many branches in a global transaction"),
+				 errdetail("It has %d.", list_length(current.branches)),
+				 errhint("A superuser may raise dtx.max_branches.")));
 	dtx_node_enter(server, roleid);
 	old = MemoryContextSwitchTo(current_context);
 	branch = palloc0(sizeof(DtxBranch));
