@@ -104,12 +104,12 @@ static void
 wait_until_away(DtxDatabase *entry)
 {
 	/* a worker that opens a connection cannot be interrupted on 15 */
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+	DtxTime deadline = dtx_later(dtx_now(),
 													   (dtx_connect_timeout_s + 5) * 1000L);
 
 	ConditionVariablePrepareToSleep(&entry->changed);
 	while ((entry->scanner_pid != 0 || entry->worker_count > 0) &&
-		   GetCurrentTimestamp() < deadline)
+		   dtx_now() < deadline)
 	{
 		Latch	   *latch = entry->scanner_latch;
 

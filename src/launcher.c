@@ -43,7 +43,7 @@ typedef struct Started
 {
 	Oid			database;
 	BackgroundWorkerHandle *handle;
-	TimestampTz at;
+	DtxTime at;
 } Started;
 
 static Started *started;
@@ -199,14 +199,14 @@ static long
 start_needed(void)
 {
 	long		timeout_ms = (long) dtx_sweep_interval_s * 1000;
-	TimestampTz now = GetCurrentTimestamp();
+	DtxTime now = dtx_now();
 
 	for (int i = 0; i < dtx_shared->database_count; i++)
 	{
 		DtxDatabase *entry = &dtx_shared->databases[i];
 		Oid			database = entry->database;
 		bool		needed;
-		TimestampTz swept_at;
+		DtxTime swept_at;
 
 		if (!OidIsValid(database))
 			continue;
@@ -216,19 +216,19 @@ start_needed(void)
 			started[i].database = database;
 		}
 		SpinLockAcquire(&entry->mutex);
-		swept_at = TimestampTzPlusMilliseconds(entry->left_at, (int64) dtx_sweep_interval_s * 1000);
+		swept_at = dtx_later(entry->left_at, (int64) dtx_sweep_interval_s * 1000);
 		needed = entry->scanner_pid == 0 && entry->stop_count == 0 &&
 			(entry->wanted || (entry->state == DTX_DATABASE_READY && swept_at <= now));
 		SpinLockRelease(&entry->mutex);
 		if (!needed || !is_stopped(started[i].handle))
 			continue;
-		if (!TimestampDifferenceExceeds(started[i].at, now, RESTART_PAUSE_MS) &&
+		if (!dtx_exceeds(started[i].at, now, RESTART_PAUSE_MS) &&
 			!entry->wanted)
 		{
 			timeout_ms = Min(timeout_ms, RESTART_PAUSE_MS);
 			continue;
 		}
-		if (!TimestampDifferenceExceeds(started[i].at, now, 100))
+		if (!dtx_exceeds(started[i].at, now, 100))
 		{
 			timeout_ms = Min(timeout_ms, 100);
 			continue;

@@ -96,7 +96,7 @@ DtxDatabase *
 dtx_node_database(bool to_send)
 {
 	static DtxDatabase *database = NULL;
-	TimestampTz deadline = 0;
+	DtxTime deadline = 0;
 	bool		looked_again = false;
 
 	dtx_require_preload();
@@ -164,10 +164,10 @@ dtx_node_database(bool to_send)
 		}
 		if (deadline == 0)
 		{
-			deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), READY_TIMEOUT_MS);
+			deadline = dtx_later(dtx_now(), READY_TIMEOUT_MS);
 			ConditionVariablePrepareToSleep(&database->changed);
 		}
-		else if (GetCurrentTimestamp() > deadline)
+		else if (dtx_now() > deadline)
 		{
 			ConditionVariableCancelSleep();
 			ereport(ERROR,
@@ -185,14 +185,14 @@ dtx_node_database(bool to_send)
 static void
 register_node(DtxDatabase *database, Oid serverid, Oid roleid)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), READY_TIMEOUT_MS);
+	DtxTime deadline = dtx_later(dtx_now(), READY_TIMEOUT_MS);
 
 	ConditionVariablePrepareToSleep(&database->changed);
 	while (!dtx_store_node_known(serverid, roleid))
 	{
 		bool		asked = false;
 
-		if (GetCurrentTimestamp() > deadline)
+		if (dtx_now() > deadline)
 		{
 			ConditionVariableCancelSleep();
 			ereport(ERROR,

@@ -13,8 +13,8 @@
  *		readers		dtx_quiet_begin and _end
  *
  * (1) Nobody waits for the lock after the decision.
- * (2) A quiet moment lasts no longer than dtx.lockout_timeout: it waits that
- *	   long for the lock, and its caller sets a deadline for the rest.
+ * (2) A quiet moment, and the wait for it, last no longer than its caller's
+ *	   deadline, dtx.lockout_timeout.
  *
  *-------------------------------------------------------------------------
  */
@@ -38,9 +38,9 @@ quiet_tag(LOCKTAG *tag)
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, 0, 0, LOCK_QUIET);
 }
 
-/* Wait for the lock, for so long (0: without limit) whatever lock_timeout says. */
+/* Wait for the lock, whatever lock_timeout says.  Can be cancelled. */
 static void
-acquire(LOCKMODE mode, bool for_session, int timeout_ms)
+acquire(LOCKMODE mode, bool for_session)
 {
 	LOCKTAG		tag;
 	int			save_timeout = LockTimeout;
@@ -48,7 +48,7 @@ acquire(LOCKMODE mode, bool for_session, int timeout_ms)
 	quiet_tag(&tag);
 	PG_TRY();
 	{
-		LockTimeout = timeout_ms;
+		LockTimeout = 0;
 		(void) LockAcquire(&tag, mode, for_session, false);
 	}
 	PG_FINALLY();
@@ -58,11 +58,11 @@ acquire(LOCKMODE mode, bool for_session, int timeout_ms)
 	PG_END_TRY();
 }
 
-/* Let no quiet moment begin until this transaction is over; can be cancelled. */
+/* Let no quiet moment begin until this transaction is over. */
 void
 dtx_quiet_hold_off(void)
 {
-	acquire(ShareLock, false, 0);
+	acquire(ShareLock, false);
 }
 
 /* The same for a worker, if no quiet moment is wanted; else false. */
@@ -99,24 +99,7 @@ dtx_quiet_leave_all(void)
 void
 dtx_quiet_begin(void)
 {
-	MemoryContext caller = CurrentMemoryContext;
-
-	PG_TRY();
-	{
-		acquire(ExclusiveLock, true, dtx_lockout_timeout_ms);
-	}
-	PG_CATCH();
-	{
-		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(caller);
-		FlushErrorState();
-		ereport(ERROR,
-				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("commits of global transactions did not come to rest within dtx.lockout_timeout"),
-				 errhint("A node may be slow to answer: see dtx.nodes.")));
-	}
-	PG_END_TRY();
+	acquire(ExclusiveLock, true);
 }
 
 void

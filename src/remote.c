@@ -301,7 +301,7 @@ setup(DtxConnection *connection)
 {
 	DtxResult	result;
 	DtxNode    *state = connection->state;
-	TimestampTz begun = GetCurrentTimestamp();
+	DtxTime begun = dtx_now();
 	TupleDesc	expected = dtx_text_columns(SETUP_COLUMNS);
 	bool		in_recovery;
 	bool		loopback;
@@ -345,7 +345,7 @@ setup(DtxConnection *connection)
 				 errmsg("lost connection to node \"%s\"", connection->node)));
 	SpinLockAcquire(&state->mutex);
 	state->version = connection->version;
-	state->round_trip_us = (int) (GetCurrentTimestamp() - begun);
+	state->round_trip_us = (int) (dtx_now() - begun);
 	SpinLockRelease(&state->mutex);
 
 	if (in_recovery)

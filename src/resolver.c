@@ -122,8 +122,8 @@ typedef struct Job
 	List	   *actions;
 	int			next;
 	XLogRecPtr	flushed;		/* how far WAL was when it was decided */
-	TimestampTz listed_from;	/* when the list was asked for */
-	TimestampTz deadline;
+	DtxTime listed_from;	/* when the list was asked for */
+	DtxTime deadline;
 	int			left;
 	int			waiting;		/* of these: for the end of a local transaction */
 	int			held;
@@ -418,8 +418,8 @@ job_list(DtxPass *pass, Job *job)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("lost connection to node \"%s\"", job->name)));
-	job->listed_from = GetCurrentTimestamp();
-	job->deadline = TimestampTzPlusMilliseconds(job->listed_from, ANSWER_TIMEOUT_MS);
+	job->listed_from = dtx_now();
+	job->deadline = dtx_later(job->listed_from, ANSWER_TIMEOUT_MS);
 	job->state = JOB_LISTED;
 }
 
@@ -725,7 +725,7 @@ job_listed(DtxPass *pass, Job *job)
 				 errmsg("lost connection to node \"%s\"", job->name)));
 	transaction_commit(pass);
 	if (job->node->failures > 0 ||
-		TimestampDifferenceExceeds(job->listed_from, GetCurrentTimestamp(), SLOW_LIST_MS))
+		dtx_exceeds(job->listed_from, dtx_now(), SLOW_LIST_MS))
 		dtx_node_watch(job->node);
 	DTX_FAULT("scan_listed");
 
@@ -763,7 +763,7 @@ job_listed(DtxPass *pass, Job *job)
 	}
 	/* the commit records of all these are flushed; are they replicated? */
 	job->flushed = GetFlushRecPtr(NULL);
-	job->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_TIMEOUT_MS);
+	job->deadline = dtx_later(dtx_now(), ANSWER_TIMEOUT_MS);
 	transaction_commit(pass);
 	job->state = JOB_REPLICATED;
 }
@@ -799,7 +799,7 @@ job_over(DtxPass *pass, Job *job)
 	SpinLockAcquire(&job->node->mutex);
 	job->node->pending = job->left;
 	job->node->held = job->held;
-	job->node->listed_at = GetCurrentTimestamp();
+	job->node->listed_at = dtx_now();
 	if (job->left == 0)
 		job->node->clean = job->uncertain;
 	SpinLockRelease(&job->node->mutex);
@@ -810,7 +810,7 @@ job_over(DtxPass *pass, Job *job)
 	if (job->left > 0)
 	{
 		SpinLockAcquire(&job->node->mutex);
-		job->node->next_try_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+		job->node->next_try_at = dtx_later(dtx_now(),
 															 job->refused || job->left == job->waiting ?
 															 dtx_scan_interval_ms :
 															 Min(dtx_scan_interval_ms, PENDING_RETRY_MS));
@@ -877,7 +877,7 @@ job_finish(DtxPass *pass, Job *job)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("lost connection to node \"%s\"", job->name)));
-	job->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ANSWER_TIMEOUT_MS);
+	job->deadline = dtx_later(dtx_now(), ANSWER_TIMEOUT_MS);
 	job->state = JOB_FINISHED;
 }
 
@@ -979,7 +979,7 @@ job_step(DtxPass *pass, Job *job)
 		case JOB_REPLICATED:
 			if (is_replicated(job->flushed))
 				job->state = JOB_FINISH;
-			else if (GetCurrentTimestamp() > job->deadline)
+			else if (dtx_now() > job->deadline)
 			{
 				/* rollbacks could go on, but that is not worth a queue */
 				job->left += list_length(job->actions);
@@ -993,7 +993,7 @@ job_step(DtxPass *pass, Job *job)
 			switch (dtx_remote_poll(job->connection))
 			{
 				case DTX_ANSWER_NONE:
-					if (GetCurrentTimestamp() > job->deadline)
+					if (dtx_now() > job->deadline)
 						ereport(ERROR,
 								(errcode(ERRCODE_CONNECTION_FAILURE),
 								 errmsg("node \"%s\" does not answer", job->name)));
@@ -1027,10 +1027,10 @@ job_step(DtxPass *pass, Job *job)
  * Is it time to look at a node?  If not, lower *when to the time it will be.
  */
 bool
-dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
+dtx_node_is_due(DtxNode *node, DtxTime now, DtxTime *when)
 {
 	int64		pause_ms = (int64) dtx_sweep_interval_s * 1000;
-	TimestampTz at;
+	DtxTime at;
 	bool		due;
 
 	SpinLockAcquire(&node->mutex);
@@ -1039,22 +1039,22 @@ dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when)
 	 * A PREPARE that nobody waited for may arrive after the list was taken,
 	 * most of all when a node has just come back: look more often then.
 	 */
-	if (now < TimestampTzPlusMilliseconds(node->watched_from, WATCH_CLOSELY_MS))
+	if (now < dtx_later(node->watched_from, WATCH_CLOSELY_MS))
 		pause_ms = Min(pause_ms, PENDING_RETRY_MS);
-	else if (now < TimestampTzPlusMilliseconds(node->watched_from, pause_ms))
+	else if (now < dtx_later(node->watched_from, pause_ms))
 		pause_ms = Min(pause_ms, dtx_scan_interval_ms);
 	if (node->uncertain != node->clean)
 		at = node->next_try_at;
 	else
-		at = Max(TimestampTzPlusMilliseconds(Max(node->listed_at, node->tried_at), pause_ms),
+		at = Max(dtx_later(Max(node->listed_at, node->tried_at), pause_ms),
 				 node->next_try_at);
 	/* a worker that could not even start cannot say so */
 	due = at <= now &&
 		(!node->trying ||
-		 now > TimestampTzPlusMilliseconds(node->trying_from, TRYING_MAX_MS));
+		 now > dtx_later(node->trying_from, TRYING_MAX_MS));
 	SpinLockRelease(&node->mutex);
 	if (!due)
-		*when = Min(*when, at <= now ? TimestampTzPlusMilliseconds(now, 200) : at);
+		*when = Min(*when, at <= now ? dtx_later(now, 200) : at);
 	return due;
 }
 
@@ -1086,8 +1086,8 @@ static List *
 make_jobs(DtxPass *pass, List *jobs)
 {
 	List	   *nodes = dtx_store_nodes();
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz when = DT_NOEND;
+	DtxTime now = dtx_now();
+	DtxTime when = DTX_NEVER;
 	ListCell   *cell;
 
 	foreach(cell, nodes)
@@ -1131,7 +1131,7 @@ void
 dtx_resolver_pass(DtxPass *pass)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	TimestampTz begun = GetCurrentTimestamp();
+	DtxTime begun = dtx_now();
 	List	   *jobs;
 	ListCell   *cell;
 	bool		over = false;
@@ -1197,7 +1197,7 @@ dtx_resolver_pass(DtxPass *pass)
 			/* one node lets us wait: others, and sessions, need not */
 			ResetLatch(MyLatch);
 			if (pass->meanwhile != NULL &&
-				!TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), PASS_OPEN_MS))
+				!dtx_exceeds(begun, dtx_now(), PASS_OPEN_MS))
 			{
 				pass->meanwhile();
 				transaction_begin(pass);

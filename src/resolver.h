@@ -29,6 +29,6 @@ typedef struct DtxPass
 extern void dtx_resolver_pass(DtxPass *pass);
 extern void dtx_resolver_close(void);
 extern bool dtx_node_is_suspect(DtxNode *node);
-extern bool dtx_node_is_due(DtxNode *node, TimestampTz now, TimestampTz *when);
+extern bool dtx_node_is_due(DtxNode *node, DtxTime now, DtxTime *when);
 
 #endif							/* DTX_RESOLVER_H */

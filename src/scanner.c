@@ -111,7 +111,7 @@ scanner_exit(int code, Datum arg)
 	SpinLockAcquire(&database->mutex);
 	database->scanner_pid = 0;
 	database->scanner_latch = NULL;
-	database->left_at = GetCurrentTimestamp();
+	database->left_at = dtx_now();
 	if (code != 0)
 		database->wanted = true;	/* not of its own will */
 	SpinLockRelease(&database->mutex);
@@ -273,8 +273,8 @@ start_node_workers(void)
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx nodes",
 												  ALLOCSET_SMALL_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz when = DT_NOEND;
+	DtxTime now = dtx_now();
+	DtxTime when = DTX_NEVER;
 	List	   *nodes;
 	ListCell   *cell;
 
@@ -321,8 +321,8 @@ next_due(bool *busy)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx nodes",
 												  ALLOCSET_SMALL_SIZES);
-	TimestampTz now = GetCurrentTimestamp();
-	TimestampTz when = TimestampTzPlusMilliseconds(now, (int64) dtx_sweep_interval_s * 1000);
+	DtxTime now = dtx_now();
+	DtxTime when = dtx_later(now, (int64) dtx_sweep_interval_s * 1000);
 	List	   *nodes;
 	ListCell   *cell;
 
@@ -345,7 +345,7 @@ next_due(bool *busy)
 	}
 	MemoryContextSwitchTo(TopMemoryContext);
 	MemoryContextDelete(context);
-	return Max(TimestampDifferenceMilliseconds(now, when), 1);
+	return Max((when - now) / 1000, 1);
 }
 
 /* Is any local transaction with branches prepared still?  Its end wakes us. */
@@ -372,16 +372,16 @@ static bool
 raise_alerts(void)
 {
 	static int	open = 1;		/* an earlier scanner may have left some */
-	static TimestampTz last = 0;
+	static DtxTime last = 0;
 	bool		adopted = database->state == DTX_DATABASE_READY;
 	MemoryContext caller = CurrentMemoryContext;
-	TimestampTz now = GetCurrentTimestamp();
+	DtxTime now = dtx_now();
 	List	   *raised;
 	ListCell   *cell;
 
 	if (open == 0 && adopted && !dtx_nodes_unfinished(MyDatabaseId, InvalidOid))
 		return false;
-	if (!TimestampDifferenceExceeds(last, now, ALERT_PAUSE_MS))
+	if (!dtx_exceeds(last, now, ALERT_PAUSE_MS))
 		return open == 0;
 	last = now;
 	begin();
@@ -414,9 +414,9 @@ meanwhile(void)
 static long
 scanner_round(void)
 {
-	static TimestampTz last_work = 0;
-	static TimestampTz last_retention = 0;
-	TimestampTz now = GetCurrentTimestamp();
+	static DtxTime last_work = 0;
+	static DtxTime last_retention = 0;
+	DtxTime now = dtx_now();
 	DtxDatabaseState state;
 	bool		busy;
 	bool		alert_to_come;
@@ -474,11 +474,11 @@ scanner_round(void)
 	alert_to_come = raise_alerts();
 	timeout_ms = Min(next_due(&busy), dtx_scan_interval_ms);
 	if (busy || alert_to_come)
-		last_work = GetCurrentTimestamp();
+		last_work = dtx_now();
 	pgstat_report_stat(true);
 	pgstat_report_activity(STATE_IDLE, state == DTX_DATABASE_READY ?
 						   "dtx: sleeps" : "dtx: waits to be adopted");
-	if (TimestampDifferenceExceeds(last_work, GetCurrentTimestamp(),
+	if (dtx_exceeds(last_work, dtx_now(),
 								   dtx_scanner_idle_timeout_s * 1000))
 		proc_exit(0);
 	return timeout_ms;

@@ -315,7 +315,7 @@ dtx_node_state(Oid database, Oid serverid, bool create)
 void
 dtx_node_uncertain(DtxNode *node)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	DtxTime now = dtx_now();
 
 	SpinLockAcquire(&node->mutex);
 	node->uncertain++;
@@ -337,7 +337,7 @@ dtx_node_new(DtxNode *node)
 void
 dtx_node_watch(DtxNode *node)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	DtxTime now = dtx_now();
 
 	SpinLockAcquire(&node->mutex);
 	node->watched_from = now;
@@ -435,7 +435,8 @@ dtx_node_reached(DtxNode *node)
 	node->failures = 0;
 	node->failing_since = 0;
 	node->next_try_at = 0;
-	node->reached_at = node->tried_at = GetCurrentTimestamp();
+	node->reached_at = GetCurrentTimestamp();
+	node->tried_at = dtx_now();
 	node->last_error[0] = '\0';
 	SpinLockRelease(&node->mutex);
 }
@@ -444,17 +445,17 @@ dtx_node_reached(DtxNode *node)
 void
 dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms)
 {
-	TimestampTz now = GetCurrentTimestamp();
+	DtxTime now = dtx_now();
 	int64		pause_ms;
 	char		text[DTX_ERROR_SIZE];
 
 	strlcpy(text, error, sizeof(text));
 	SpinLockAcquire(&node->mutex);
 	if (node->failures++ == 0)
-		node->failing_since = now;
+		node->failing_since = GetCurrentTimestamp();
 	pause_ms = Min(INT64CONST(200) << Min(node->failures - 1, 20), (int64) backoff_max_ms);
 	node->tried_at = now;
-	node->next_try_at = TimestampTzPlusMilliseconds(now, pause_ms);
+	node->next_try_at = dtx_later(now, pause_ms);
 	memcpy(node->last_error, text, sizeof(text));
 	SpinLockRelease(&node->mutex);
 }

@@ -14,6 +14,7 @@
 #include "storage/lwlock.h"
 #include "storage/spin.h"
 
+#include "deadline.h"
 #include "dtx.h"
 
 /* Finished transactions that wait for their status row to be forgotten. */
@@ -56,7 +57,7 @@ typedef struct DtxDatabase
 	bool		wanted;			/* somebody needs a scanner */
 	bool		work;			/* the scanner has something to do now */
 	int			worker_count;	/* workers that try a failing node */
-	TimestampTz left_at;		/* when the last scanner left */
+	DtxTime left_at;		/* when the last scanner left */
 	uint64		subtrees;		/* raised by who prepared a local transaction */
 	uint64		subtrees_over;	/* value of subtrees when none was left */
 	int			request_count;
@@ -77,17 +78,17 @@ typedef struct DtxNode
 	DtxNodeKey	key;
 	slock_t		mutex;
 	uint64		uncertain;		/* raised by whoever left something there */
-	TimestampTz watched_from;	/* since then something may still arrive */
+	DtxTime watched_from;	/* since then something may still arrive */
 	uint64		clean;			/* value of uncertain at the last clean scan */
 	bool		hung;			/* missed a bound: COMMIT does not wait for it */
 	bool		trying;			/* a worker of its own is at it */
-	TimestampTz trying_from;
+	DtxTime trying_from;
 	int			failures;		/* in a row */
 	TimestampTz failing_since;
-	TimestampTz tried_at;
-	TimestampTz listed_at;		/* when a scan of it last came to its end */
+	DtxTime tried_at;
+	DtxTime listed_at;		/* when a scan of it last came to its end */
 	TimestampTz reached_at;
-	TimestampTz next_try_at;
+	DtxTime next_try_at;
 	int			pending;		/* branches left there by the last scan */
 	int			held;
 	int			version;

@@ -66,34 +66,61 @@ is_unfinished(DtxDatabase *database, List *serverids, Oid *where)
 }
 
 /*
+ * Inside PG_CATCH: commits go on.  Raises the error, which may be that they
+ * were held up for too long.
+ */
+static void pg_attribute_noreturn()
+too_late(MemoryContext caller, const char *what, const char *hint)
+{
+	bool		late = dtx_deadline_passed() && geterrcode() == ERRCODE_QUERY_CANCELED;
+
+	dtx_deadline_stop();
+	if (!late)
+		PG_RE_THROW();
+	MemoryContextSwitchTo(caller);
+	FlushErrorState();
+	ereport(ERROR,
+			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+			 errmsg("%s within dtx.lockout_timeout", what),
+			 errhint("%s", hint)));
+}
+
+/*
  * Hold commits up at a moment when nothing is half done on the nodes.  The
- * caller ends it with let_go().
+ * caller ends it with let_go(), within the deadline that runs then.
  */
 static void
 hold_up(DtxDatabase *database, List *serverids)
 {
-	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													   dtx_prepare_timeout_ms);
+	MemoryContext caller = CurrentMemoryContext;
+	DtxTime		give_up_at = dtx_later(dtx_now(), dtx_prepare_timeout_ms);
 	Oid			where = InvalidOid;
-	volatile bool unfinished = true;
 
 	for (;;)
 	{
-		dtx_quiet_begin();
+		volatile bool held = false;
+		volatile bool unfinished = false;
+
+		dtx_deadline_start(dtx_lockout_timeout_ms);
 		PG_TRY();
 		{
+			dtx_quiet_begin();
+			held = true;
 			unfinished = serverids != NIL && is_unfinished(database, serverids, &where);
 		}
 		PG_CATCH();
 		{
-			dtx_quiet_end();
-			PG_RE_THROW();
+			if (held)
+				dtx_quiet_end();
+			too_late(caller, "commits of global transactions did not come to rest",
+					 "A node may be slow to answer: see dtx.nodes.");
 		}
 		PG_END_TRY();
 		if (!unfinished)
 			break;
 		dtx_quiet_end();
-		if (GetCurrentTimestamp() > deadline)
+		dtx_deadline_stop();
+		if (dtx_now() > give_up_at)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("branches of earlier transactions are not finished on node \"%s\"",
@@ -105,48 +132,31 @@ hold_up(DtxDatabase *database, List *serverids)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
-	dtx_deadline_start(dtx_lockout_timeout_ms);
 }
 
-/* Inside PG_CATCH, or after: commits go on. */
-static bool
+static void
 let_go(void)
 {
-	bool		late = dtx_deadline_passed();
-
 	dtx_deadline_stop();
 	dtx_quiet_end();
-	return late;
 }
 
-/*
- * Inside PG_CATCH: raise the error, which may be that nodes were too slow, or
- * the answer of one of them.
- */
+/* Inside PG_CATCH: commits go on.  Raises the error, the one of a node or ours. */
 static void pg_attribute_noreturn()
 failed(MemoryContext caller, DtxConnection *at)
 {
-	bool		late = let_go();
 	ErrorData  *error;
 	bool		from_node;
 
-	if (!late || geterrcode() != ERRCODE_QUERY_CANCELED)
-	{
-		if (at == NULL)
-			PG_RE_THROW();
-		MemoryContextSwitchTo(caller);
-		error = dtx_remote_error(at, "restore point", &from_node);
-		if (error->hint == NULL)
-			error->hint = pstrdup("Other servers may have a restore point of that name now: use another name.");
-		ReThrowError(error);
-	}
+	dtx_quiet_end();
+	if (at == NULL || (dtx_deadline_passed() && geterrcode() == ERRCODE_QUERY_CANCELED))
+		too_late(caller, "nodes did not answer", "See round_trip_ms in dtx.nodes.");
+	dtx_deadline_stop();
 	MemoryContextSwitchTo(caller);
-	FlushErrorState();
-	ereport(ERROR,
-			(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-			 errmsg("nodes did not answer within dtx.lockout_timeout"),
-			 errdetail("Commits of global transactions are held up meanwhile."),
-			 errhint("See round_trip_ms in dtx.nodes.")));
+	error = dtx_remote_error(at, "restore point", &from_node);
+	if (error->hint == NULL)
+		error->hint = pstrdup("Other servers may have a restore point of that name now: use another name.");
+	ReThrowError(error);
 }
 
 /*
@@ -213,7 +223,7 @@ dtx_snapshot(PG_FUNCTION_ARGS)
 		failed(caller, NULL);
 	}
 	PG_END_TRY();
-	(void) let_go();
+	let_go();
 	PG_RETURN_VOID();
 }
 
@@ -272,7 +282,7 @@ create_points(const char *name, List *connections, ReturnSetInfo *rsinfo)
 		failed(caller, at);
 	}
 	PG_END_TRY();
-	(void) let_go();
+	let_go();
 }
 
 /*
