@@ -240,17 +240,23 @@ script_step(Script *script, StepKind kind, int argument)
 	"pg_catalog.set_config('idle_session_timeout', $5, false)"
 
 /*
- * At the end: the branch's xid and the number of prepared statements, and an
- * error if the marker is not there any more.
+ * At the end: the branch's xid, and an error if the marker is not there any
+ * more.  The session gets its own role back, since whoever prepares owns the
+ * branch, and session-level advisory locks go.
  */
 #define PREPARE_CHECK \
 	"PREPARE dtx_check(text) AS SELECT pg_catalog.concat(" \
 	"pg_catalog.pg_current_xact_id(), ',', " \
-	"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statement()), ',', " \
 	"CASE WHEN pg_catalog.current_setting('dtx.branch', true) OPERATOR(pg_catalog.=) $1 THEN 0" \
 	" ELSE ('branch lost its transaction' || pg_catalog.current_setting('dtx.branch', true))::int END, " \
-	"pg_catalog.pg_advisory_unlock_all()); "
+	"pg_catalog.pg_advisory_unlock_all(), " \
+	"pg_catalog.set_config('session_authorization', NULL, false)); "
 #define OWN_STATEMENTS 2
+/* Counting prepared statements takes the node as long as a small UPDATE. */
+#define COUNT_STATEMENTS \
+	"SELECT pg_catalog.count(*)::text FROM pg_catalog.pg_prepared_statement(); "
+/* Without a reason they are counted after so many branches. */
+#define COUNT_EVERY 64
 
 static const char *
 isolation_name(void)
@@ -402,7 +408,7 @@ check_parameters(int parameters, int count)
 
 /* Without parameters: the statements as they are. */
 static void
-script_plain(Script *script, DtxCall *call, bool *wrote)
+script_plain(Script *script, DtxCall *call, bool *wrote, bool *calls)
 {
 	List	   *statements = dtx_statements_parse(call->sql);
 	DtxStatement *last = llast(statements);
@@ -423,6 +429,7 @@ script_plain(Script *script, DtxCall *call, bool *wrote)
 			(statement != last || call->expected == NULL);
 
 		*wrote = *wrote && statement->writes;
+		*calls = *calls || statement->calls;
 		append_statement(&script->sql, statement, counted);
 		script_step(script, STEP_USER, counted ? COLUMNS_COUNTED : statement->columns);
 	}
@@ -478,6 +485,7 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 		prepared->columns = statement->columns;
 		prepared->parameters = statement->parameters;
 		prepared->writes = statement->writes;
+		prepared->calls = statement->calls;
 		/* 'now', '02.03.2026' and * may mean something else the next time */
 		prepared->once = statement->literals || statement->columns == DTX_COLUMNS_ANY;
 		prepared->counted = statement->columns == DTX_COLUMNS_ANY && call->expected == NULL;
@@ -500,6 +508,7 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 		script_step(script, STEP_DEALLOCATED, 0);
 	}
 	*wrote = prepared->writes;
+	branch->connection->count_due = branch->connection->count_due || prepared->calls;
 }
 
 /* The user's SQL, and the question whether it has written, if that is not plain. */
@@ -510,7 +519,7 @@ script_user(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 												  ARR_DIMS(call->arguments)) > 0)
 		script_prepared(script, branch, call, wrote);
 	else
-		script_plain(script, call, wrote);
+		script_plain(script, call, wrote, &branch->connection->count_due);
 	if (!*wrote)
 	{
 		appendStringInfoString(&script->sql, "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text");
@@ -1059,9 +1068,6 @@ dtx_branch_subabort(DtxBranch *branch, int level)
 
 /* --------------------------------------------------------- first phase */
 
-#define COUNT_STATEMENTS \
-	"(SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_statement())"
-
 static void
 append_rollback_to(StringInfo sql, DtxBranch *branch, int *results)
 {
@@ -1077,11 +1083,17 @@ bool
 dtx_branch_send_prepare(DtxBranch *branch)
 {
 	StringInfoData sql;
-	int			results = 3;
+	int			results = 2;
 
 	initStringInfo(&sql);
 	append_rollback_to(&sql, branch, &results);
-	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); RESET SESSION AUTHORIZATION; PREPARE TRANSACTION '%s'",
+	branch->counted = branch->connection->count_due || ++branch->connection->ends % COUNT_EVERY == 0;
+	if (branch->counted)
+	{
+		appendStringInfoString(&sql, COUNT_STATEMENTS);
+		results++;
+	}
+	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); PREPARE TRANSACTION '%s'",
 					 branch->nonce, branch->gid);
 	branch->state = DTX_BRANCH_PREPARING;
 	return dtx_remote_send(branch->connection, sql.data, results);
@@ -1097,10 +1109,16 @@ get_checked_xid(DtxBranch *branch)
 	DtxResult	result;
 	char	   *value;
 	unsigned long long xid = 0;
-	int			statements = -1;
+	int			statements = list_length(branch->connection->prepared) + OWN_STATEMENTS;
 
 	if (branch->rollback_to > 0)
 		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+	if (branch->counted)
+	{
+		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
+		value = dtx_result_value(&result, 0);
+		statements = value ? atoi(value) : -1;
+	}
 	PG_TRY();
 	{
 		dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
@@ -1121,13 +1139,14 @@ get_checked_xid(DtxBranch *branch)
 	}
 	PG_END_TRY();
 	value = dtx_result_value(&result, 0);
-	if (value == NULL || sscanf(value, "%llu,%d", &xid, &statements) != 2)
+	if (value == NULL || sscanf(value, "%llu", &xid) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("node \"%s\" did not tell the transaction of its branch",
 						branch->connection->node)));
 	branch->connection->kept_ours = statements ==
 		list_length(branch->connection->prepared) + OWN_STATEMENTS;
+	branch->connection->count_due = false;
 	return xid;
 }
 
@@ -1141,7 +1160,6 @@ dtx_branch_get_prepared(DtxBranch *branch)
 	DtxResult	result;
 
 	branch->xid = get_checked_xid(branch);
-	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	branch->ended = true;
 	dtx_remote_get(branch->connection, NULL, CurrentMemoryContext, &result);
 	branch->refused = strcmp(result.tag, "ROLLBACK") == 0;

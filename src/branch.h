@@ -34,6 +34,7 @@ typedef struct DtxBranch
 	char		nonce[17];		/* marks its transaction over there */
 	bool		reused;			/* on a connection that was used before */
 	bool		refused;		/* it surely did not prepare or commit */
+	bool		counted;		/* its prepared statements are counted at its end */
 	bool		ended;			/* PREPARE or COMMIT were tried: no transaction is left */
 	bool		snapshot;		/* REPEATABLE READ READ ONLY, by dtx.snapshot */
 	bool		wrote;

@@ -474,6 +474,7 @@ dtx_remote_connect(DtxConnection *connection)
 		connection->waiting = false;
 		connection->ended_by_commit = false;
 		connection->kept_ours = true;
+		connection->count_due = false;
 		sockets = bms_del_members(open_sockets(), sockets);
 		connection->socket = bms_membership(sockets) == BMS_SINGLETON ?
 			bms_singleton_member(sockets) : -1;
@@ -686,15 +687,14 @@ wait_for_answer(DtxConnection *connection)
 	connection->answer_due = false;
 	if (connection->socket < 0)
 		return;
-	for (;;)
+	/* it has hardly come already: look once it has */
+	do
 	{
+		dtx_remote_pause(&connection, 1, SIGNAL_PAUSE_MS);
 		CHECK_FOR_INTERRUPTS();
-		if (dtx_remote_poll(connection) != DTX_ANSWER_NONE)
-			break;
 		if (!PostmasterIsAlive())
 			proc_exit(1);
-		dtx_remote_pause(&connection, 1, SIGNAL_PAUSE_MS);
-	}
+	} while (dtx_remote_poll(connection) == DTX_ANSWER_NONE);
 }
 
 /* A descriptor of so many text columns. */

@@ -38,6 +38,8 @@ typedef struct DtxConnection
 	bool		ended_by_commit;	/* more than settings may be left of it */
 	uint64		entered;		/* life in which dtx_node_enter() found it written down */
 	bool		kept_ours;		/* it has no prepared statements but ours */
+	bool		count_due;		/* something that may have prepared some ran */
+	uint32		ends;			/* branches that ended on it */
 	bool		answer_due;		/* nothing has been fetched of what was sent */
 	DtxStyles	styles;			/* of the session over there, as libpq knows them */
 	int			socket;			/* to wait on, or -1 if it is not known */
@@ -63,6 +65,7 @@ typedef struct DtxPrepared
 	int			parameters;
 	bool		counted;
 	bool		writes;
+	bool		calls;
 	bool		once;			/* not to be used again */
 } DtxPrepared;
 

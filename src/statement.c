@@ -134,7 +134,7 @@ check_allowed(Node *statement)
 	}
 }
 
-/* The highest parameter, and whether there are strings. */
+/* The highest parameter, and whether there are strings and functions. */
 static bool
 find_values(Node *node, void *context)
 {
@@ -147,6 +147,8 @@ find_values(Node *node, void *context)
 	if (IsA(node, A_Const) && !((A_Const *) node)->isnull &&
 		nodeTag(&((A_Const *) node)->val) == T_String)
 		statement->literals = true;
+	if (IsA(node, FuncCall))
+		statement->calls = true;
 	return raw_expression_tree_walker(node, find_values, context);
 }
 
@@ -250,6 +252,7 @@ dtx_statements_parse(const char *sql)
 		statement->length = tree->stmt_len > 0 ? tree->stmt_len :
 			(int) strlen(statement->text);
 		describe(tree->stmt, statement);
+		statement->calls = !statement->plannable;
 		if (statement->plannable)
 			(void) find_values(tree->stmt, statement);
 		result = lappend(result, statement);

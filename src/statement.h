@@ -21,6 +21,7 @@ typedef struct DtxStatement
 	int			columns;		/* of its rows, or as above */
 	int			parameters;		/* highest $n, if it can have any */
 	bool		literals;		/* has strings of its own, such as 'now' */
+	bool		calls;			/* names a function, which may do anything */
 	bool		plannable;		/* can have parameters */
 	bool		writes;			/* certain to need the second phase */
 } DtxStatement;

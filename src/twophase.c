@@ -62,6 +62,9 @@
 #include "quiet.h"
 #include "twophase.h"
 
+/* How long COMMIT waits for one node's answer before it asks all of them. */
+#define FIRST_PAUSE_MS 2
+
 /* The global transaction of this session. */
 typedef struct DtxTransaction
 {
@@ -415,8 +418,13 @@ settle_all(void)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	const char *volatile node = NULL;
+	bool		pending = false;
 	ListCell   *cell;
 
+	foreach(cell, current.branches)
+		pending = pending || ((DtxBranch *) lfirst(cell))->pending != NULL;
+	if (!pending)
+		return;
 	dtx_deadline_start(dtx_prepare_timeout_ms);
 	PG_TRY();
 	{
@@ -686,6 +694,7 @@ branch_has_answered(DtxBranch *branch)
 		case DTX_ANSWER_NONE:
 			return false;
 		case DTX_ANSWER_THERE:
+			branch->connection->answer_due = false;
 			if (dtx_remote_answered_ok(branch->connection))
 			{
 				branch->state = DTX_BRANCH_FINISHED;
@@ -718,6 +727,7 @@ finish_forward(void)
 	instr_time	begun;
 	ListCell   *cell;
 	bool		all_answered = false;
+	DtxConnection *first = NULL;
 
 	DTX_FAULT("commit_begin");
 	foreach(cell, current.branches)
@@ -727,7 +737,11 @@ finish_forward(void)
 		if (branch->state == DTX_BRANCH_PREPARED)
 		{
 			if (dtx_remote_send(branch->connection, branch->finish_sql, 1))
+			{
 				branch->state = DTX_BRANCH_FINISHING;
+				if (first == NULL && !branch->connection->state->hung)
+					first = branch->connection;
+			}
 			DTX_FAULT("commit_sent");
 		}
 		else if (branch->state == DTX_BRANCH_OPEN)
@@ -735,6 +749,9 @@ finish_forward(void)
 	}
 
 	INSTR_TIME_SET_CURRENT(begun);
+	/* they have hardly answered already: look once one has */
+	if (first != NULL && dtx_commit_wait_ms > 0)
+		dtx_remote_pause(&first, 1, Min(FIRST_PAUSE_MS, dtx_commit_wait_ms));
 	while (!all_answered)
 	{
 		instr_time	elapsed;
