@@ -616,7 +616,7 @@ step_columns(Step *step, DtxCall *call, bool last_user)
 	return NULL;
 }
 
-static void pg_attribute_noreturn()
+DTX_NORETURN static void
 raise_lost(DtxBranch *branch, ErrorData *reason)
 {
 	if (branch->failed_level > 0)

@@ -17,6 +17,13 @@
 #include "replication/walsender_private.h"
 #include "utils/acl.h"
 
+/* 18 has pg_noreturn before a function instead of an attribute after it. */
+#if PG_VERSION_NUM >= 180000
+#define DTX_NORETURN pg_noreturn
+#else
+#define DTX_NORETURN pg_attribute_noreturn()
+#endif
+
 /* 16 replaced the per-catalog privilege checks by object_aclcheck(). */
 static inline AclResult
 dtx_server_aclcheck(Oid serverid, Oid roleid)

@@ -69,7 +69,7 @@ is_unfinished(DtxDatabase *database, List *serverids, Oid *where)
  * Inside PG_CATCH: commits go on.  Raises the error, which may be that they
  * were held up for too long.
  */
-static void pg_attribute_noreturn()
+DTX_NORETURN static void
 too_late(MemoryContext caller, const char *what, const char *hint)
 {
 	bool		late = dtx_deadline_passed() && geterrcode() == ERRCODE_QUERY_CANCELED;
@@ -142,7 +142,7 @@ let_go(void)
 }
 
 /* Inside PG_CATCH: commits go on.  Raises the error, the one of a node or ours. */
-static void pg_attribute_noreturn()
+DTX_NORETURN static void
 failed(MemoryContext caller, DtxConnection *at)
 {
 	ErrorData  *error;
