@@ -37,7 +37,7 @@ CREATE TABLE dtx.life (
     parent              bigint,
     cause               text NOT NULL
         CONSTRAINT life_cause_check CHECK (cause IN
-            ('created', 'restart', 'promotion', 'copy', 'other database', 'other system')),
+            ('created', 'restart', 'promotion', 'restore', 'copy', 'other database', 'other system')),
     started_at          timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     system_identifier   bigint NOT NULL,
     timeline            bigint NOT NULL,

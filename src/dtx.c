@@ -12,6 +12,7 @@
 
 #include "dtx.h"
 #include "guc.h"
+#include "life.h"
 #include "shmem.h"
 
 PG_MODULE_MAGIC;
@@ -28,6 +29,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	dtx_guc_init();
+	dtx_life_init();
 	dtx_shmem_init();
 	dtx_twophase_init();
 	dtx_guard_init();

@@ -5,7 +5,8 @@
  *
  *		created			first life after CREATE EXTENSION
  *		restart			same place as the life before it: nothing is missing
- *		promotion		another timeline: this was a standby, or a restored backup
+ *		promotion		another timeline: this run of the server began as a standby
+ *		restore			another timeline, otherwise: a backup recovered to some point
  *		copy			same identifiers, another data directory
  *		other database	copied by CREATE DATABASE ... TEMPLATE
  *		other system	another cluster (pg_upgrade, or files carried over)
@@ -17,7 +18,9 @@
  *	   until an operator adopts it.
  * (3) An xid is asked about in its own life only: after a crash, xids that
  *	   were not flushed are handed out again.
- * (4) A copy that keeps device contents bit by bit (a storage snapshot) has
+ * (4) Only a promotion may be trusted by a setting.  What is not known for sure
+ *	   to be one, as after a crash between it and the life's row, is a restore.
+ * (5) A copy that keeps device contents bit by bit (a storage snapshot) has
  *	   the same place and cannot be told from the original.
  *
  *-------------------------------------------------------------------------
@@ -26,6 +29,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "access/transam.h"
 #include "access/twophase.h"
@@ -35,6 +39,7 @@
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "storage/procarray.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -78,6 +83,37 @@ dtx_boot_xid_read(void)
 	return xid;
 }
 
+static bool began_as_standby = false;
+
+/*
+ * In the postmaster, before recovery begins: afterwards a promoted standby and
+ * a restored backup look alike.
+ */
+void
+dtx_life_init(void)
+{
+	began_as_standby = access("standby.signal", F_OK) == 0;
+}
+
+/* Was this server to recover everything there was, and then be promoted? */
+static bool
+is_promotion(void)
+{
+	static const char *const targets[] = {
+		"recovery_target", "recovery_target_lsn", "recovery_target_name",
+		"recovery_target_time", "recovery_target_xid"
+	};
+
+	for (int i = 0; i < lengthof(targets); i++)
+	{
+		const char *value = GetConfigOption(targets[i], true, false);
+
+		if (value != NULL && value[0] != '\0')
+			return false;
+	}
+	return began_as_standby;
+}
+
 static const char *
 step_cause(const DtxPlace *before, const DtxPlace *now)
 {
@@ -86,7 +122,7 @@ step_cause(const DtxPlace *before, const DtxPlace *now)
 	if (before->database != now->database)
 		return "other database";
 	if (before->timeline != now->timeline)
-		return "promotion";
+		return is_promotion() ? "promotion" : "restore";
 	if (before->inode != now->inode || before->born_at != now->born_at)
 		return "copy";
 	return "restart";

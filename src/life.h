@@ -26,6 +26,7 @@ typedef struct DtxLifeStart
 	uint64		lineage;
 } DtxLifeStart;
 
+extern void dtx_life_init(void);
 extern void dtx_place_read(DtxPlace *place);
 extern uint64 dtx_boot_xid_read(void);
 extern DtxDatabaseState dtx_life_start(DtxDatabase *database, DtxLifeStart *started);

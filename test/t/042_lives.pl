@@ -136,7 +136,7 @@ $c->check_invariants(name => 'at the end');
 
 # as if the last run had been elsewhere
 my $cause = 'created';
-foreach my $place ([ inode => 'copy' ], [ born_at => 'copy' ], [ timeline => 'promotion' ],
+foreach my $place ([ inode => 'copy' ], [ born_at => 'copy' ], [ timeline => 'restore' ],
 	[ system_identifier => 'other system' ])
 {
 	my ($column, $expected) = @$place;
