@@ -89,10 +89,11 @@ append_to_file($c->server('pitr')->data_dir . '/recovery.signal', '');
 cold_copy($c, 'c', 'heir');
 foreach my $name (qw(clone pitr heir))
 {
-	$c->server($name)->append_conf('postgresql.conf', "archive_mode = off");
+	# that setting is about standbys, and a backup has it, too
+	$c->server($name)->append_conf('postgresql.conf', "archive_mode = off\ndtx.synchronous_failover = on");
 }
 
-foreach my $case ([ 'clone', 'created, copy' ], [ 'pitr', 'created, promotion' ], [ 'heir', 'created, copy' ])
+foreach my $case ([ 'clone', 'created, copy' ], [ 'pitr', 'created, restore' ], [ 'heir', 'created, copy' ])
 {
 	my ($name, $lives) = @$case;
 	my @there = (node => $name);
