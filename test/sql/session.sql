@@ -215,7 +215,10 @@ SELECT coalesce(cardinality(dblink_get_connections()), 0);
 RESET SESSION AUTHORIZATION;
 -- refused settings
 SET dtx.max_connections = -1;
+-- (17 and later name the unit once more)
+\set VERBOSITY sqlstate
 SET dtx.connect_timeout = 0;
+\set VERBOSITY default
 SET dtx.no_such_setting = 1;
 SET SESSION AUTHORIZATION regress_dtx_app;
 SET dtx.scan_interval = 1;
