@@ -13,7 +13,11 @@ my $c = DtxCluster->setup(nodes => [qw(a b)], conf => "log_connections = on\n", 
 max_wal_senders = 4
 archive_mode = on
 archive_command = 'true'
-dtx.scan_interval = 100ms");
+dtx.scan_interval = 100ms
+# all columns wait side by side
+dtx.prepare_timeout = 10min
+dtx.branch_lock_timeout = 10min
+dtx.branch_idle_timeout = 10min");
 plan skip_all => 'no fault points' unless $c->has_faults;
 my $archive = PostgreSQL::Test::Utils::tempdir('archive');
 $c->as_super("ALTER SYSTEM SET archive_command = 'cp %p $archive/%f.tmp && mv $archive/%f.tmp $archive/%f'");
@@ -116,7 +120,8 @@ foreach my $case ([ 'clone', 'created, copy' ], [ 'pitr', 'created, restore' ], 
 		my $held = () = map { split / / } map { $prepared{$_} } qw(W Pf Pl Pa Pr), $rows ? () : qw(D Q F Fl);
 		$f->wait_until('what is undecided here to be held', sub {
 			$c->as_super(q{SELECT count(*) FROM dtx.branches WHERE state = 'held'}, @there) == $held });
-		is($c->as_super('CALL dtx.recover()', @there), "0|0|$held", "$name, adopted: $held branches are held");
+		# and what is decided to be done, or proven
+		like($c->as_super('CALL dtx.recover()', @there), qr/^\d+\|0\|$held$/, "$name, adopted: $held branches are held");
 		foreach my $column (@columns)
 		{
 			my $cell = '14 ' . ($column =~ /^P[fl]$/ ? 'Pf' : $column =~ /^P/ ? 'Pa' : substr $column, 0, 1);

@@ -11,7 +11,11 @@ use Test::More;
 
 my $c = DtxCluster->setup(nodes => [qw(a b)], conf_b => "wal_level = replica
 max_wal_senders = 4
-", conf_c => 'dtx.scan_interval = 100ms');
+", conf_c => 'dtx.scan_interval = 100ms
+# all columns wait side by side
+dtx.prepare_timeout = 10min
+dtx.branch_lock_timeout = 10min
+dtx.branch_idle_timeout = 10min');
 plan skip_all => 'no fault points' unless $c->has_faults;
 my $f = DtxFault->new($c);
 my @lost;    # servers that are no more
