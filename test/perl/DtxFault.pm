@@ -42,6 +42,7 @@ use strict;
 use warnings;
 
 use Carp;
+use Cwd;
 use DtxCluster;
 use DtxOutcome;
 use PostgreSQL::Test::Utils;
@@ -287,7 +288,8 @@ sub preload_shim
 {
 	my ($self, $name) = @_;
 	my $c = $self->{c};
-	my $dir = $self->{shim_dir} ||= PostgreSQL::Test::Utils::tempdir('shim');
+	# the server is in another directory
+	my $dir = $self->{shim_dir} ||= Cwd::realpath(PostgreSQL::Test::Utils::tempdir('shim'));
 	if (!$self->{shim})
 	{
 		my ($top) = grep { -e "$_/test/shim/faultshim.c" } '.', $ENV{TESTDIR} || '.', '../..';
