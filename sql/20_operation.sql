@@ -29,7 +29,7 @@ COMMENT ON FUNCTION dtx.node_states() IS
 CREATE FUNCTION dtx.counters(
     OUT committed bigint, OUT one_phase bigint, OUT aborted bigint, OUT prepare_failed bigint,
     OUT left_pending bigint, OUT finished_commit bigint, OUT finished_rollback bigint,
-    OUT held bigint, OUT passes bigint, OUT connects bigint)
+    OUT held bigint, OUT passes bigint, OUT connects bigint, OUT deadlocks bigint)
 AS 'MODULE_PATHNAME', 'dtx_counters'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.counters() IS
@@ -70,6 +70,22 @@ LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 5;
 COMMENT ON FUNCTION dtx.create_restore_point(text) IS
     'A restore point of that name here (node is null) and on all nodes, between the commits of global '
     'transactions: recovered to it, all servers together have whole transactions only.';
+
+CREATE FUNCTION dtx.sessions(OUT pid integer, OUT identity text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_sessions_list'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
+COMMENT ON FUNCTION dtx.sessions() IS
+    'Processes of this server that have a global transaction open, and how its sessions on nodes are called.';
+
+CREATE FUNCTION dtx.wait_edges(
+    OUT node name, OUT waiter text, OUT waiter_pid integer, OUT blocker text, OUT blocker_pid integer,
+    OUT lock text, OUT seconds double precision, OUT statement text)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'dtx_wait_edges'
+LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 10;
+COMMENT ON FUNCTION dtx.wait_edges() IS
+    'Who waits for whom here and on all nodes that the current user has a mapping for; read through dtx.waits.';
 
 -- Nodes of this database: servers that were used, as far as one may see them.
 CREATE VIEW dtx.nodes WITH (security_barrier) AS
@@ -167,3 +183,9 @@ CREATE VIEW dtx.stat AS
 SELECT * FROM dtx.counters();
 COMMENT ON VIEW dtx.stat IS
     'Counters of dtx since the server started, over all its databases.';
+
+CREATE VIEW dtx.waits AS
+SELECT * FROM dtx.wait_edges();
+COMMENT ON VIEW dtx.waits IS
+    'Who waits for whom, here (node is null) and on all nodes, asked at this moment over the user''s own mappings. '
+    'waiter and blocker are global transactions, as dtx_<life>_*_<nonce>, or null; a blocker without pid is prepared.';

@@ -227,13 +227,14 @@ script_step(Script *script, StepKind kind, int argument)
 
 /* The marker and the session's settings, for servers before 14 and since. */
 #define PREPARE_BEGIN \
-	"PREPARE dtx_begin(text, text, text, text, text, text, text) AS SELECT pg_catalog.concat(" \
+	"PREPARE dtx_begin(text, text, text, text, text, text, text, text) AS SELECT pg_catalog.concat(" \
 	"pg_catalog.set_config('dtx.branch', $1, true), " \
 	"pg_catalog.set_config('lock_timeout', $2, true), " \
 	"pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true), " \
 	"pg_catalog.set_config('synchronous_commit', $4, true), " \
 	"pg_catalog.set_config('DateStyle', $6, false), " \
 	"pg_catalog.set_config('IntervalStyle', $7, false), " \
+	"pg_catalog.set_config('application_name', $8, true), " \
 	"pg_catalog.set_config('extra_float_digits', '3', true)"
 #define PREPARE_BEGIN_14 \
 	", pg_catalog.set_config('client_connection_check_interval', '1s', true), " \
@@ -315,11 +316,12 @@ script_begin(Script *script, DtxBranch *branch)
 
 	if (!connection->own_prepared)
 		script_own(script, connection);
-	appendStringInfo(sql, "EXECUTE dtx_begin('%s', '%d', '%d', '%s', '%d', '%s', '%s'); ",
+	appendStringInfo(sql, "EXECUTE dtx_begin('%s', '%d', '%d', '%s', '%d', '%s', '%s', '%s'); ",
 					 branch->nonce, lock_timeout, dtx_branch_idle_timeout_ms,
 					 GetConfigOption("synchronous_commit", false, false),
 					 dtx_connection_idle_timeout_ms,
-					 connection->styles.date, connection->styles.interval);
+					 connection->styles.date, connection->styles.interval,
+					 branch->identity);
 	script_step(script, STEP_OTHER, 0);
 	if (StatementTimeout > 0)
 	{

@@ -12,6 +12,7 @@
 #include "utils/array.h"
 
 #include "remote.h"
+#include "session.h"
 
 typedef enum DtxBranchState
 {
@@ -32,6 +33,7 @@ typedef struct DtxBranch
 	DtxConnection *connection;
 	DtxBranchState state;
 	char		nonce[17];		/* marks its transaction over there */
+	char		identity[DTX_IDENTITY_SIZE];	/* what its session is called there */
 	bool		reused;			/* on a connection that was used before */
 	bool		refused;		/* it surely did not prepare or commit */
 	bool		counted;		/* its prepared statements are counted at its end */

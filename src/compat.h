@@ -24,6 +24,15 @@
 #define DTX_NORETURN pg_attribute_noreturn()
 #endif
 
+/* 18 dropped the last argument of ExecutorRun. */
+#if PG_VERSION_NUM >= 180000
+#define DTX_EXECUTE_ONCE_ARGUMENT
+#define DTX_EXECUTE_ONCE
+#else
+#define DTX_EXECUTE_ONCE_ARGUMENT , bool execute_once
+#define DTX_EXECUTE_ONCE , execute_once
+#endif
+
 /* 16 replaced the per-catalog privilege checks by object_aclcheck(). */
 static inline AclResult
 dtx_server_aclcheck(Oid serverid, Oid roleid)

@@ -31,6 +31,7 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/extension.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "tcop/utility.h"
@@ -42,11 +43,14 @@
 #include "compat.h"
 #include "dtx.h"
 #include "guc.h"
+#include "session.h"
 #include "shmem.h"
 #include "store.h"
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
 static object_access_hook_type next_object_access_hook = NULL;
+static ExecutorRun_hook_type next_executor_run = NULL;
+static ExecutorFinish_hook_type next_executor_finish = NULL;
 
 /* The database that a statement needs to be alone with, or none. */
 static Oid
@@ -331,6 +335,68 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 	}
 }
 
+/*
+ * A wait for a local lock is broken off by PostgreSQL itself: if that came of
+ * a deadlock over several nodes, the error has to say so.
+ */
+static void
+rename_cancel(MemoryContext caller)
+{
+	ErrorData  *error;
+
+	if (geterrcode() != ERRCODE_QUERY_CANCELED || !dtx_twophase_has_branches())
+		return;
+	MemoryContextSwitchTo(caller);
+	error = CopyErrorData();
+	FlushErrorState();
+	dtx_session_rename_cancel(error);
+	ReThrowError(error);
+}
+
+static void
+executor_run(QueryDesc *query, ScanDirection direction, uint64 count DTX_EXECUTE_ONCE_ARGUMENT)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (!dtx_twophase_has_branches())
+	{
+		next_executor_run(query, direction, count DTX_EXECUTE_ONCE);
+		return;
+	}
+	PG_TRY();
+	{
+		next_executor_run(query, direction, count DTX_EXECUTE_ONCE);
+	}
+	PG_CATCH();
+	{
+		rename_cancel(caller);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
+static void
+executor_finish(QueryDesc *query)
+{
+	MemoryContext caller = CurrentMemoryContext;
+
+	if (!dtx_twophase_has_branches())
+	{
+		next_executor_finish(query);
+		return;
+	}
+	PG_TRY();
+	{
+		next_executor_finish(query);
+	}
+	PG_CATCH();
+	{
+		rename_cancel(caller);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+}
+
 void
 dtx_guard_init(void)
 {
@@ -339,4 +405,8 @@ dtx_guard_init(void)
 	ProcessUtility_hook = utility_hook;
 	next_object_access_hook = object_access_hook;
 	object_access_hook = object_access;
+	next_executor_run = ExecutorRun_hook ? ExecutorRun_hook : standard_ExecutorRun;
+	ExecutorRun_hook = executor_run;
+	next_executor_finish = ExecutorFinish_hook ? ExecutorFinish_hook : standard_ExecutorFinish;
+	ExecutorFinish_hook = executor_finish;
 }

@@ -26,6 +26,8 @@ int			dtx_branch_lock_timeout_ms;
 int			dtx_branch_idle_timeout_ms;
 bool		dtx_one_phase;
 int			dtx_max_branches;
+int			dtx_max_transactions;
+int			dtx_deadlock_interval_ms;
 int			dtx_max_connections;
 int			dtx_connection_idle_timeout_ms;
 int			dtx_scan_interval_ms;
@@ -87,6 +89,13 @@ dtx_guc_init(void)
 							64, 1, 10000, PGC_SUSET, 0,
 							NULL, NULL, NULL);
 
+	DefineCustomIntVariable("dtx.max_transactions",
+							"How many global transactions a role may have open at the same time.",
+							"Over all its sessions; 0 is no limit. Meant for ALTER ROLE ... SET.",
+							&dtx_max_transactions,
+							0, 0, 100000, PGC_SUSET, 0,
+							NULL, NULL, NULL);
+
 	/* Connections. */
 	DefineCustomIntVariable("dtx.max_connections",
 							"How many idle connections to nodes a session keeps.",
@@ -103,6 +112,11 @@ dtx_guc_init(void)
 							"How often the scanner looks at nodes that have work for it.",
 							NULL, &dtx_scan_interval_ms,
 							5000, 10, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.deadlock_interval",
+							"How long somebody has to wait before deadlocks over several nodes are looked for.",
+							"0 never looks.", &dtx_deadlock_interval_ms,
+							1000, 0, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("dtx.sweep_interval",
 							"How often the scanner looks at all nodes.",

@@ -16,6 +16,8 @@ extern int	dtx_branch_lock_timeout_ms;
 extern int	dtx_branch_idle_timeout_ms;
 extern bool dtx_one_phase;
 extern int	dtx_max_branches;
+extern int	dtx_max_transactions;
+extern int	dtx_deadlock_interval_ms;
 extern int	dtx_max_connections;
 extern int	dtx_connection_idle_timeout_ms;
 extern int	dtx_scan_interval_ms;

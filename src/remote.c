@@ -59,6 +59,7 @@
 #include "guc.h"
 #include "nothrow.h"
 #include "remote.h"
+#include "session.h"
 
 typedef enum DblinkFunction
 {
@@ -891,6 +892,8 @@ dtx_remote_error(DtxConnection *connection, const char *doing, bool *from_node)
 		error->context = psprintf("%s%s on node \"%s\"%s", error->context, doing,
 								  connection->node, rest ? rest : "");
 	}
+	else
+		dtx_session_rename_cancel(error);
 	return error;
 }
 

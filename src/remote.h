@@ -46,6 +46,7 @@ typedef struct DtxConnection
 	bool		own_prepared;	/* what dtx itself says there is prepared */
 	List	   *prepared;		/* of DtxPrepared: statements kept over there */
 	bool		stale;			/* options have changed: reconnect */
+	bool		has_sessions;	/* dtx.sessions() exists over there */
 	bool		unclosed;		/* closing it failed: dblink still has it */
 	uint32		server_hash;
 	uint32		mapping_hash;

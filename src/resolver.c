@@ -190,8 +190,9 @@ transaction_abort(DtxPass *pass)
 
 /* ----------------------------------------------------------- connections */
 
-static DtxConnection *
-connection_for(Job *job, Oid roleid)
+/* The background's connection to a node as a role, which may be closed. */
+DtxConnection *
+dtx_resolver_connection(Oid serverid, const char *node, Oid roleid)
 {
 	ListCell   *cell;
 	DtxConnection *connection;
@@ -200,13 +201,13 @@ connection_for(Job *job, Oid roleid)
 	foreach(cell, kept)
 	{
 		connection = lfirst(cell);
-		if (connection->serverid == job->serverid && connection->roleid == roleid)
+		if (connection->serverid == serverid && connection->roleid == roleid)
 		{
-			strlcpy(connection->node, job->name, NAMEDATALEN);
+			strlcpy(connection->node, node, NAMEDATALEN);
 			return connection;
 		}
 	}
-	connection = dtx_remote_new(job->serverid, job->name, roleid, "dtxscan");
+	connection = dtx_remote_new(serverid, node, roleid, "dtxscan");
 	old = MemoryContextSwitchTo(TopMemoryContext);
 	kept = lappend(kept, connection);
 	MemoryContextSwitchTo(old);
@@ -322,7 +323,7 @@ job_open(DtxPass *pass, Job *job, Oid roleid)
 	ErrorData  *volatile error = NULL;
 
 	transaction_begin(pass);
-	job->connection = connection_for(job, roleid);
+	job->connection = dtx_resolver_connection(job->serverid, job->name, roleid);
 	PG_TRY();
 	{
 		ensure_open(job->connection);

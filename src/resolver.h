@@ -8,6 +8,7 @@
 #ifndef DTX_RESOLVER_H
 #define DTX_RESOLVER_H
 
+#include "remote.h"
 #include "shmem.h"
 
 typedef struct DtxPass
@@ -28,6 +29,7 @@ typedef struct DtxPass
 
 extern void dtx_resolver_pass(DtxPass *pass);
 extern void dtx_resolver_close(void);
+extern DtxConnection *dtx_resolver_connection(Oid serverid, const char *node, Oid roleid);
 extern bool dtx_node_is_suspect(DtxNode *node);
 extern bool dtx_node_is_due(DtxNode *node, DtxTime now, DtxTime *when);
 

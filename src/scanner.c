@@ -42,6 +42,7 @@
 #include "utils/wait_event.h"
 
 #include "compat.h"
+#include "deadlock.h"
 #include "fault.h"
 #include "guc.h"
 #include "launcher.h"
@@ -348,6 +349,27 @@ next_due(bool *busy)
 	return Max((when - now) / 1000, 1);
 }
 
+/* Does anybody have a branch open? */
+static bool
+has_open_branches(void)
+{
+	return dtx_shared != NULL && dtx_nodes_open(MyDatabaseId);
+}
+
+/* Who waits for whom, while branches are open. */
+static void
+look_for_deadlocks(void)
+{
+	static DtxTime last = 0;
+
+	if (dtx_deadlock_interval_ms == 0 || !has_open_branches() ||
+		!dtx_exceeds(last, dtx_now(), dtx_deadlock_interval_ms))
+		return;
+	/* somebody gave way: there may be more of it */
+	if (dtx_deadlock_round(database) == 0)
+		last = dtx_now();
+}
+
 /* Is any local transaction with branches prepared still?  Its end wakes us. */
 static void
 look_for_subtrees(void)
@@ -460,6 +482,7 @@ scanner_round(void)
 		}
 		start_node_workers();
 		look_for_subtrees();
+		look_for_deadlocks();
 		if (now - last_retention > USECS_PER_MINUTE)
 		{
 			begin();
@@ -473,6 +496,12 @@ scanner_round(void)
 
 	alert_to_come = raise_alerts();
 	timeout_ms = Min(next_due(&busy), dtx_scan_interval_ms);
+	if (has_open_branches())
+	{
+		busy = true;
+		if (dtx_deadlock_interval_ms > 0)
+			timeout_ms = Min(timeout_ms, dtx_deadlock_interval_ms);
+	}
 	if (busy || alert_to_come)
 		last_work = dtx_now();
 	pgstat_report_stat(true);

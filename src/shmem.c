@@ -28,6 +28,7 @@
 #include "compat.h"
 #include "fault.h"
 #include "guc.h"
+#include "session.h"
 #include "shmem.h"
 
 DtxShared  *dtx_shared = NULL;
@@ -71,6 +72,7 @@ shmem_request(void)
 	RequestAddinShmemSpace(shared_size());
 	RequestAddinShmemSpace(hash_estimate_size(dtx_max_nodes, sizeof(DtxNode)));
 	RequestAddinShmemSpace(dtx_fault_shmem_size());
+	RequestAddinShmemSpace(dtx_session_shmem_size());
 	RequestNamedLWLockTranche("dtx", 1);
 }
 
@@ -106,6 +108,7 @@ shmem_startup(void)
 	dtx_nodes = ShmemInitHash("dtx nodes", dtx_max_nodes, dtx_max_nodes, &info,
 							  HASH_ELEM | HASH_BLOBS | HASH_FIXED_SIZE);
 	dtx_fault_shmem_init();
+	dtx_session_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -304,8 +307,10 @@ dtx_node_state(Oid database, Oid serverid, bool create)
 	{
 		memset((char *) node + sizeof(DtxNodeKey), 0, sizeof(DtxNode) - sizeof(DtxNodeKey));
 		SpinLockInit(&node->mutex);
+		pg_atomic_init_u32(&node->open_branches, 0);
 		/* Whatever an earlier run of the server left there has to be found. */
 		node->uncertain = 1;
+		node->watched_from = dtx_now();	/* and what may still arrive there */
 	}
 	LWLockRelease(dtx_shared->lock);
 	return node;
@@ -329,7 +334,10 @@ dtx_node_new(DtxNode *node)
 {
 	SpinLockAcquire(&node->mutex);
 	if (node->uncertain == 1)
+	{
 		node->clean = node->uncertain;
+		node->watched_from = 0;
+	}
 	SpinLockRelease(&node->mutex);
 }
 
@@ -362,6 +370,24 @@ dtx_nodes_uncertain(Oid database)
 	LWLockRelease(dtx_shared->lock);
 }
 
+/* Does a session have a branch open on a node of this database? */
+bool
+dtx_nodes_open(Oid database)
+{
+	HASH_SEQ_STATUS scan;
+	DtxNode    *node;
+	bool		open = false;
+
+	LWLockAcquire(dtx_shared->lock, LW_SHARED);
+	hash_seq_init(&scan, dtx_nodes);
+	while ((node = hash_seq_search(&scan)) != NULL)
+		if (node->key.database == database &&
+			pg_atomic_read_u32(&node->open_branches) > 0)
+			open = true;
+	LWLockRelease(dtx_shared->lock);
+	return open;
+}
+
 /* May something be unfinished on a node of this database (or of one of them)? */
 bool
 dtx_nodes_unfinished(Oid database, Oid serverid)
@@ -375,7 +401,8 @@ dtx_nodes_unfinished(Oid database, Oid serverid)
 	while ((node = hash_seq_search(&scan)) != NULL)
 		if (node->key.database == database &&
 			(!OidIsValid(serverid) || node->key.serverid == serverid) &&
-			(node->uncertain != node->clean || node->pending > 0 || node->held > 0))
+			(node->uncertain != node->clean || node->pending > 0 || node->held > 0 ||
+			 pg_atomic_read_u32(&node->open_branches) > 0))
 			unfinished = true;
 	LWLockRelease(dtx_shared->lock);
 	return unfinished;

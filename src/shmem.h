@@ -77,6 +77,7 @@ typedef struct DtxNode
 {
 	DtxNodeKey	key;
 	slock_t		mutex;
+	pg_atomic_uint32 open_branches; /* of sessions, at this moment */
 	uint64		uncertain;		/* raised by whoever left something there */
 	DtxTime watched_from;	/* since then something may still arrive */
 	uint64		clean;			/* value of uncertain at the last clean scan */
@@ -113,6 +114,7 @@ typedef enum DtxCounter
 	DTX_STAT_HELD,
 	DTX_STAT_PASSES,
 	DTX_STAT_CONNECTS,
+	DTX_STAT_DEADLOCKS,
 	DTX_STAT_COUNT
 } DtxCounter;
 
@@ -153,6 +155,7 @@ extern void dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms
 extern void dtx_node_watch(DtxNode *node);
 extern void dtx_node_new(DtxNode *node);
 extern void dtx_nodes_uncertain(Oid database);
+extern bool dtx_nodes_open(Oid database);
 extern bool dtx_nodes_unfinished(Oid database, Oid serverid);
 extern void dtx_nodes_settle(Oid database, bool (*in_use) (Oid serverid));
 extern void dtx_database_forget(Oid database);

@@ -34,12 +34,14 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -560,6 +562,48 @@ dtx_store_subtrees(void)
 	}
 	store_leave(&context);
 	return result;
+}
+
+/* The rows of a query about this server, as text, in the caller's context. */
+char	 ***
+dtx_store_rows(const char *sql, int columns, int *count)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	StoreContext context;
+	char	 ***rows;
+	MemoryContext spi;
+
+	store_enter(&context);
+	*count = (int) run(sql, true, 0, NULL, NULL, NULL);
+	spi = MemoryContextSwitchTo(caller);
+	rows = palloc(sizeof(char **) * Max(*count, 1));
+	for (int row = 0; row < *count; row++)
+	{
+		rows[row] = palloc(sizeof(char *) * columns);
+		for (int i = 0; i < columns; i++)
+			rows[row][i] = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1);
+	}
+	MemoryContextSwitchTo(spi);
+	store_leave(&context);
+	return rows;
+}
+
+/*
+ * Whoever wants to drop the extension waits for the end of this transaction:
+ * without it nobody could end its branches.
+ */
+void
+dtx_store_lock(void)
+{
+	ResourceOwner save_owner = CurrentResourceOwner;
+	Oid			schema = get_namespace_oid(DTX_SCHEMA, true);
+	Oid			table = OidIsValid(schema) ? get_relname_relid("decision", schema) : InvalidOid;
+
+	if (!OidIsValid(table))
+		(void) schema_owner(InvalidOid);
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	LockRelationOid(table, AccessShareLock);
+	CurrentResourceOwner = save_owner;
 }
 
 /*

@@ -88,6 +88,8 @@ extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 extern bool dtx_store_decided(const DtxGid *gid, bool *other);
 extern bool dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity);
 extern List *dtx_store_subtrees(void);
+extern char ***dtx_store_rows(const char *sql, int columns, int *count);
+extern void dtx_store_lock(void);
 extern bool dtx_store_unfinished(uint64 life, const uint64 *finished, int count,
 								 List *serverids, Oid *where);
 extern List *dtx_store_open_branches(Oid serverid);

@@ -50,6 +50,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "branch.h"
 #include "compat.h"
@@ -60,6 +61,8 @@
 #include "node.h"
 #include "nothrow.h"
 #include "quiet.h"
+#include "session.h"
+#include "store.h"
 #include "twophase.h"
 
 /* How long COMMIT waits for one node's answer before it asks all of them. */
@@ -77,6 +80,7 @@ typedef struct DtxTransaction
 	bool		subtree;		/* somebody else ends the local transaction */
 	DtxDatabase *database;
 	DtxGid		gid;
+	DtxIdentityName name;		/* of its sessions on the nodes */
 	List	   *branches;		/* of DtxBranch */
 } DtxTransaction;
 
@@ -100,6 +104,15 @@ begin_global(void)
 				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
 				 errmsg("dtx cannot be used during a parallel operation")));
 	database = dtx_node_database(true);
+	if (dtx_max_transactions > 0 &&
+		dtx_session_count(GetSessionUserId()) >= dtx_max_transactions)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many global transactions for role \"%s\"",
+						GetUserNameFromId(GetSessionUserId(), false)),
+				 errdetail("It may have %d open at the same time.", dtx_max_transactions),
+				 errhint("Try again when one has ended; a superuser may raise dtx.max_transactions.")));
+	dtx_store_lock();
 	if (current_context == NULL)
 		current_context = AllocSetContextCreate(TopMemoryContext, "dtx transaction",
 												ALLOCSET_SMALL_SIZES);
@@ -107,7 +120,11 @@ begin_global(void)
 	current.database = database;
 	current.gid.life = pg_atomic_read_u64(&database->life);
 	current.gid.nonce = dtx_random64();
+	current.name.life = current.gid.life;
+	current.name.nonce = current.gid.nonce;
+	current.name.begun = (uint64) GetCurrentTimestamp();
 	current.active = true;
+	dtx_session_begin(&current.name);
 }
 
 /*
@@ -125,8 +142,13 @@ come_first(void)
 static void
 end_global(void)
 {
+	ListCell   *cell;
+
 	if (!current.active)
 		return;
+	foreach(cell, current.branches)
+		pg_atomic_fetch_sub_u32(&((DtxBranch *) lfirst(cell))->connection->state->open_branches, 1);
+	dtx_session_end();
 	memset(&current, 0, sizeof(current));
 	MemoryContextReset(current_context);
 }
@@ -181,9 +203,14 @@ enlist(const char *node, bool snapshot)
 	branch->snapshot = snapshot;
 	snprintf(branch->nonce, sizeof(branch->nonce), "%016llx",
 			 (unsigned long long) current.gid.nonce);
+	dtx_identity_format(&current.name, branch->identity);
 	old = MemoryContextSwitchTo(current_context);
 	current.branches = lappend(current.branches, branch);
 	MemoryContextSwitchTo(old);
+	pg_atomic_fetch_add_u32(&branch->connection->state->open_branches, 1);
+	/* it looks after deadlocks */
+	if (current.database->scanner_latch == NULL)
+		dtx_database_want(current.database);
 	return branch;
 }
 
@@ -393,7 +420,8 @@ gather_one(DtxBranch *branch, bool one_phase)
 			bool		cancelled = error->sqlerrcode == ERRCODE_QUERY_CANCELED;
 
 			dtx_remote_close(connection);
-			if (cancelled && !dtx_deadline_passed())
+			if ((cancelled && !dtx_deadline_passed()) ||
+				error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
 				ReThrowError(error);
 			if (cancelled)
 			{

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * deadlock.h
+ *		Deadlocks over several nodes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef DTX_DEADLOCK_H
+#define DTX_DEADLOCK_H
+
+#include "shmem.h"
+
+extern int	dtx_deadlock_round(DtxDatabase *database);
+
+#endif							/* DTX_DEADLOCK_H */

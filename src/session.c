@@ -1,0 +1,223 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.c
+ *		Sessions with an open global transaction, for all to see.
+ *
+ *		Each backend has a slot: who it is, which global transaction it has
+ *		open, and whether that has been chosen to end a deadlock.  The
+ *		sessions of its branches carry the same name on the nodes, as their
+ *		application_name.
+ *
+ * (1) A slot speaks of one transaction at a time: whoever chooses it names
+ *	   that, and if it is over meanwhile nothing happens.
+ * (2) The signal is sent while the slot is locked, and the end of the
+ *	   transaction takes back a cancel that came of it, so that it does not hit
+ *	   the next one.
+ * (3) Nothing here throws but dtx_sessions.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <signal.h>
+
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+#include "storage/spin.h"
+
+#include "compat.h"
+#include "session.h"
+
+typedef struct Slot
+{
+	slock_t		mutex;
+	bool		open;
+	DtxSession	session;
+	bool		chosen;			/* by the deadlock detector */
+	char		detail[DTX_DETAIL_SIZE];
+} Slot;
+
+static Slot *slots = NULL;
+static int	slot_count = 0;
+static bool am_open = false;	/* so that others need not look */
+
+static int
+count_slots(void)
+{
+	return MaxBackends + NUM_AUXILIARY_PROCS;
+}
+
+Size
+dtx_session_shmem_size(void)
+{
+	return mul_size(count_slots(), sizeof(Slot));
+}
+
+void
+dtx_session_shmem_init(void)
+{
+	bool		found;
+
+	slots = ShmemInitStruct("dtx sessions", dtx_session_shmem_size(), &found);
+	slot_count = count_slots();
+	if (found)
+		return;
+	memset(slots, 0, dtx_session_shmem_size());
+	for (int i = 0; i < slot_count; i++)
+		SpinLockInit(&slots[i].mutex);
+}
+
+void
+dtx_session_begin(const DtxIdentityName *name)
+{
+	Slot	   *slot = &slots[DTX_MY_PROC_INDEX];
+
+	SpinLockAcquire(&slot->mutex);
+	slot->session.pid = MyProcPid;
+	slot->session.database = MyDatabaseId;
+	slot->session.roleid = GetSessionUserId();
+	slot->session.name = *name;
+	slot->open = true;
+	slot->chosen = false;
+	SpinLockRelease(&slot->mutex);
+	am_open = true;
+}
+
+void
+dtx_session_end(void)
+{
+	Slot	   *slot = &slots[DTX_MY_PROC_INDEX];
+	bool		chosen;
+
+	SpinLockAcquire(&slot->mutex);
+	slot->open = false;
+	chosen = slot->chosen;
+	slot->chosen = false;
+	SpinLockRelease(&slot->mutex);
+	am_open = false;
+	if (chosen)
+		QueryCancelPending = false;
+}
+
+/* All sessions of this server with an open global transaction. */
+List *
+dtx_sessions(void)
+{
+	List	   *result = NIL;
+
+	for (int i = 0; i < slot_count; i++)
+	{
+		DtxSession *session = palloc(sizeof(DtxSession));
+		bool		open;
+
+		SpinLockAcquire(&slots[i].mutex);
+		open = slots[i].open;
+		*session = slots[i].session;
+		SpinLockRelease(&slots[i].mutex);
+		if (open)
+			result = lappend(result, session);
+		else
+			pfree(session);
+	}
+	return result;
+}
+
+/* How many a role has open, in all its sessions. */
+int
+dtx_session_count(Oid roleid)
+{
+	int			count = 0;
+
+	for (int i = 0; i < slot_count; i++)
+	{
+		SpinLockAcquire(&slots[i].mutex);
+		count += slots[i].open && slots[i].session.roleid == roleid;
+		SpinLockRelease(&slots[i].mutex);
+	}
+	return count;
+}
+
+/* Have a transaction give way; false if it is not open here any more. */
+bool
+dtx_session_cancel(const DtxIdentityName *name, const char *detail)
+{
+	bool		found = false;
+
+	for (int i = 0; i < slot_count && !found; i++)
+	{
+		Slot	   *slot = &slots[i];
+
+		SpinLockAcquire(&slot->mutex);
+		if (slot->open && slot->session.name.life == name->life &&
+			slot->session.name.nonce == name->nonce)
+		{
+			found = true;
+			slot->chosen = true;
+			strlcpy(slot->detail, detail, DTX_DETAIL_SIZE);
+			(void) kill(slot->session.pid, SIGINT);
+		}
+		SpinLockRelease(&slot->mutex);
+	}
+	return found;
+}
+
+/* Is it this session's transaction that was chosen?  Asked once. */
+bool
+dtx_session_was_chosen(char *detail)
+{
+	Slot	   *slot;
+	bool		chosen;
+
+	if (!am_open)
+		return false;
+	slot = &slots[DTX_MY_PROC_INDEX];
+	SpinLockAcquire(&slot->mutex);
+	chosen = slot->chosen;
+	slot->chosen = false;
+	if (chosen)
+		memcpy(detail, slot->detail, DTX_DETAIL_SIZE);
+	SpinLockRelease(&slot->mutex);
+	return chosen;
+}
+
+/* A cancel that came of that is a deadlock. */
+void
+dtx_session_rename_cancel(ErrorData *error)
+{
+	char		detail[DTX_DETAIL_SIZE];
+
+	if (error->sqlerrcode != ERRCODE_QUERY_CANCELED || !dtx_session_was_chosen(detail))
+		return;
+	error->sqlerrcode = ERRCODE_T_R_DEADLOCK_DETECTED;
+	error->message = pstrdup("deadlock detected over several nodes");
+	error->detail = pstrdup(detail);
+	error->hint = pstrdup("Repeat the transaction. See the server's log of the coordinator for all statements.");
+}
+
+/* The name for a branch's session; buffer has DTX_IDENTITY_SIZE bytes. */
+void
+dtx_identity_format(const DtxIdentityName *name, char *buffer)
+{
+	snprintf(buffer, DTX_IDENTITY_SIZE, "dtx:%016llx:%016llx:%llx",
+			 (unsigned long long) name->life, (unsigned long long) name->nonce,
+			 (unsigned long long) name->begun);
+}
+
+bool
+dtx_identity_parse(const char *text, DtxIdentityName *name)
+{
+	unsigned long long life;
+	unsigned long long nonce;
+	unsigned long long begun;
+	char		again[DTX_IDENTITY_SIZE];
+
+	if (strlen(text) >= DTX_IDENTITY_SIZE ||
+		sscanf(text, "dtx:%16llx:%16llx:%16llx", &life, &nonce, &begun) != 3)
+		return false;
+	name->life = life;
+	name->nonce = nonce;
+	name->begun = begun;
+	dtx_identity_format(name, again);
+	return strcmp(again, text) == 0;
+}
