@@ -8,8 +8,7 @@ use DtxCopy;
 use DtxFault;
 use Test::More;
 
-my $c = DtxCluster->setup(nodes => [qw(a b)], conf_c => 'dtx.scan_interval = 100ms
-dtx.sweep_interval = 1s');
+my $c = DtxCluster->setup(nodes => [qw(a b)], conf_c => 'dtx.scan_interval = 100ms');
 plan skip_all => 'no fault points' unless $c->has_faults;
 my $f = DtxFault->new($c);
 $f->attempt('COMMIT');
