@@ -271,6 +271,7 @@ dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
 	uint64		next = U64FromFullTransactionId(ReadNextFullTransactionId());
 	const DtxLife *child;
 	bool		known;
+	bool		own_xid;
 	bool		other;
 
 	if (claim == DTX_LIFE_FOREIGN)
@@ -289,12 +290,16 @@ dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
 	 * No row: aborted, or committed and forgotten.  The commit log tells, as
 	 * far as it reaches back and the xid was not handed out again.
 	 */
+	own_xid = claim == DTX_LIFE_PRESENT;
 	if (claim == DTX_LIFE_ENDED)
 	{
 		child = dtx_life_child(lives, gid->life);
-		if (child != NULL && strcmp(child->cause, "restart") == 0 &&
-			gid->xid >= child->first_xid)
-			return DTX_OUTCOME_ABORTED; /* its xid was never flushed */
+		if (child != NULL && strcmp(child->cause, "restart") == 0)
+		{
+			if (gid->xid >= child->first_xid)
+				return DTX_OUTCOME_ABORTED; /* its xid was never flushed */
+			own_xid = true;		/* and so not handed out again */
+		}
 	}
 	known = gid->xid >= FirstNormalTransactionId && gid->xid < next &&
 		next - gid->xid < PG_INT32_MAX;
@@ -308,7 +313,7 @@ dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
 	if (known && TransactionIdDidCommit(xid))
 	{
 		LWLockRelease(XactTruncationLock);
-		return claim == DTX_LIFE_PRESENT ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
+		return own_xid ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
 	}
 	LWLockRelease(XactTruncationLock);
 

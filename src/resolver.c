@@ -21,6 +21,8 @@
  *		its transaction is prepared here		left to who ends that
  *		its transaction is in progress			left
  *		its status row is visible now			committed
+ *		the commit log says that it committed	committed: the row is forgotten, and
+ *												the node has lost its commit
  *		this life, or one that ended by restart	rolled back
  *		any other								held, or as an operator says
  *
@@ -102,6 +104,7 @@ typedef struct Action
 	bool		commit;
 	bool		decided;		/* there is a status row */
 	bool		held;			/* it was held before */
+	bool		again;			/* it had committed: its decision is forgotten */
 	char		owner[NAMEDATALEN];
 	Oid			roleid;			/* of the status row, or none */
 	int			role_tried;		/* how many of the roles that come into question */
@@ -497,6 +500,14 @@ hold(DtxPass *pass, Job *job, const DtxGid *gid, bool known, const char *reason)
 			(errmsg("dtx: branch \"%s\" on node \"%s\" is held: %s", text, job->name, reason)));
 }
 
+/* Has the xid ever been handed out here? */
+static bool
+can_have_been(uint64 xid)
+{
+	return xid >= FirstNormalTransactionId &&
+		xid < U64FromFullTransactionId(ReadNextFullTransactionId());
+}
+
 static bool
 is_in_progress(uint64 xid)
 {
@@ -535,6 +546,7 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	Action	   *action;
 	bool		commit;
 	bool		decided;
+	DtxBranchPlace place;
 	ListCell   *cell;
 
 	if (claim == DTX_LIFE_FOREIGN)
@@ -568,7 +580,8 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 	 * Anybody can prepare under a name that he has read in
 	 * pg_prepared_xacts: it has to be the branch that the row means.
 	 */
-	if (decided && !dtx_store_branch_is_at(&listed->gid, &job->connection->identity))
+	place = dtx_store_branch_place(&listed->gid, &job->connection->identity);
+	if (decided && place == DTX_BRANCH_IS_ELSEWHERE)
 	{
 		char		text[DTX_GID_SIZE];
 
@@ -578,20 +591,33 @@ decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
 						text, job->name)));
 		return;
 	}
-	if (!commit && claim == DTX_LIFE_UNPROVEN)
+	if (!commit)
 	{
-		if (asked == DTX_OUTCOME_UNKNOWN)
+		/* a row that is not there may be forgotten */
+		DtxOutcome	known = dtx_life_outcome(lives, present, &listed->gid);
+
+		if (known == DTX_OUTCOME_IN_PROGRESS)
+			return;
+		if (known == DTX_OUTCOME_UNKNOWN && claim != DTX_LIFE_UNPROVEN &&
+			!can_have_been(listed->gid.xid))
+			known = DTX_OUTCOME_ABORTED;
+		if (known == DTX_OUTCOME_UNKNOWN)
+			known = asked;
+		if (known == DTX_OUTCOME_UNKNOWN)
 		{
 			hold(pass, job, &listed->gid, entry->row && entry->row->held,
-				 "the coordinator was promoted, restored or copied since: a commit of that life may be missing here");
+				 claim == DTX_LIFE_UNPROVEN ?
+				 "the coordinator was promoted, restored or copied since: a commit of that life may be missing here" :
+				 "nobody knows any more what became of its transaction");
 			return;
 		}
-		commit = asked == DTX_OUTCOME_COMMITTED;
+		commit = known == DTX_OUTCOME_COMMITTED;
 	}
 	action = palloc0(sizeof(Action));
 	action->gid = listed->gid;
 	action->commit = commit;
 	action->decided = decided;
+	action->again = commit && asked == DTX_OUTCOME_UNKNOWN && place != DTX_BRANCH_IS_HERE;
 	action->held = entry->row && entry->row->held;
 	strlcpy(action->owner, listed->owner, NAMEDATALEN);
 	action->roleid = entry->open ? entry->open->record.roleid : InvalidOid;
@@ -933,6 +959,14 @@ job_finished(DtxPass *pass, Job *job)
 		ereport(LOG,
 				(errmsg("dtx: branch \"%s\" on node \"%s\" %s", gid, job->name,
 						action->commit ? "committed" : "rolled back")));
+		if (action->again)
+		{
+			dtx_store_event("dtx", &action->gid, "committed again",
+							"the node had lost its commit: it was restored, or promoted without it");
+			ereport(LOG,
+					(errmsg("dtx: node \"%s\" had lost the commit of this branch", job->name),
+					 errhint("It was restored, or promoted without its last commits: others may be missing, too.")));
+		}
 	}
 	else if (error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		action->role_tried++;	/* not ours to end: try as the next role */

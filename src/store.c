@@ -504,24 +504,27 @@ dtx_store_decided(const DtxGid *gid, bool *other)
 		row_is_visible("committed", "committed_pkey", gid, other);
 }
 
-/* Does the decision have this branch, and on the server that is asked about? */
-bool
-dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity)
+/* Does the decision have this branch on the server that is asked about? */
+DtxBranchPlace
+dtx_store_branch_place(const DtxGid *gid, const DtxIdentity *identity)
 {
 	StoreContext context;
 	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT8OID, INT8OID, OIDOID};
 	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
 		u64_datum(gid->nonce), Int64GetDatum(gid->branch),
 	u64_datum(identity->system_identifier), ObjectIdGetDatum(identity->database)};
-	bool		found;
+	DtxBranchPlace place;
 
 	store_enter(&context);
-	found = run("SELECT FROM dtx.decision d, pg_catalog.unnest(d.branches) WITH ORDINALITY b"
-				" WHERE d.life = $1 AND d.xid = $2 AND d.nonce = $3 AND b.ordinality = $4"
-				" AND b.system_identifier = $5 AND b.database = $6",
-				true, lengthof(types), types, values, NULL) > 0;
+	if (run("SELECT COALESCE(pg_catalog.bool_or(b.system_identifier = $5 AND b.database = $6), false)"
+			" FROM dtx.decision d LEFT JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b ON b.ordinality = $4"
+			" WHERE d.life = $1 AND d.xid = $2 AND d.nonce = $3 GROUP BY d.life",
+			true, lengthof(types), types, values, NULL) == 0)
+		place = DTX_BRANCH_IS_FORGOTTEN;
+	else
+		place = column_bool(0, 1) ? DTX_BRANCH_IS_HERE : DTX_BRANCH_IS_ELSEWHERE;
 	store_leave(&context);
-	return found;
+	return place;
 }
 
 /*

@@ -63,6 +63,14 @@ typedef struct DtxBranchRow
 /* So many new alerts are told one by one in a round. */
 #define DTX_ALERTS_TOLD 10
 
+/* Where a decision has its branch. */
+typedef enum DtxBranchPlace
+{
+	DTX_BRANCH_IS_HERE,			/* on the server that was asked about */
+	DTX_BRANCH_IS_ELSEWHERE,
+	DTX_BRANCH_IS_FORGOTTEN		/* with its decision, or there was none */
+} DtxBranchPlace;
+
 /* A local transaction that is prepared and has branches. */
 typedef struct DtxSubtree
 {
@@ -86,7 +94,7 @@ extern bool dtx_store_server_in_use(Oid serverid, Oid roleid);
 extern void dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 							 const DtxBranchRecord *records, int count);
 extern bool dtx_store_decided(const DtxGid *gid, bool *other);
-extern bool dtx_store_branch_is_at(const DtxGid *gid, const DtxIdentity *identity);
+extern DtxBranchPlace dtx_store_branch_place(const DtxGid *gid, const DtxIdentity *identity);
 extern List *dtx_store_subtrees(void);
 extern char ***dtx_store_rows(const char *sql, int columns, int *count);
 extern void dtx_store_lock(void);

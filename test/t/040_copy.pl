@@ -7,7 +7,7 @@ use DtxCopy;
 use Test::More;
 
 my $c = DtxCluster->setup(nodes => [qw(a b)], conf => 'log_connections = on
-log_statement = all', conf_c => 'log_statement = none');
+log_statement = all', conf_c => "log_statement = none\ndtx.deadlock_interval = 0");
 plan skip_all => 'no fault points' unless $c->has_faults;
 
 # What nodes a and b have heard from anybody's dblink since.
