@@ -216,7 +216,9 @@ script_step(Script *script, StepKind kind, int argument)
 /*
  * Away with what an earlier transaction has left in the session.  One that
  * was prepared can only have left settings behind, and statements that were
- * counted.  Everything else goes in a transaction of its own: otherwise it
+ * counted; settings only if something was run that names a function, apart
+ * from triggers, for whose sake every so many branches are taken to have left
+ * some.  Everything else goes in a transaction of its own: otherwise it
  * would belong to the branch, which then could not choose its isolation
  * level, and would undo it by its rollback.
  */
@@ -229,15 +231,15 @@ script_step(Script *script, StepKind kind, int argument)
 #define PREPARE_BEGIN \
 	"PREPARE dtx_begin(text, text, text, text, text, text, text, text) AS SELECT pg_catalog.concat(" \
 	"pg_catalog.set_config('dtx.branch', $1, true), " \
-	"pg_catalog.set_config('lock_timeout', $2, true), " \
-	"pg_catalog.set_config('idle_in_transaction_session_timeout', $3, true), " \
-	"pg_catalog.set_config('synchronous_commit', $4, true), " \
+	"pg_catalog.set_config('lock_timeout', $2, false), " \
+	"pg_catalog.set_config('idle_in_transaction_session_timeout', $3, false), " \
+	"pg_catalog.set_config('synchronous_commit', $4, false), " \
 	"pg_catalog.set_config('DateStyle', $6, false), " \
 	"pg_catalog.set_config('IntervalStyle', $7, false), " \
 	"pg_catalog.set_config('application_name', $8, true), " \
-	"pg_catalog.set_config('extra_float_digits', '3', true)"
+	"pg_catalog.set_config('extra_float_digits', '3', false)"
 #define PREPARE_BEGIN_14 \
-	", pg_catalog.set_config('client_connection_check_interval', '1s', true), " \
+	", pg_catalog.set_config('client_connection_check_interval', '1s', false), " \
 	"pg_catalog.set_config('idle_session_timeout', $5, false)"
 
 /*
@@ -256,7 +258,7 @@ script_step(Script *script, StepKind kind, int argument)
 /* Counting prepared statements takes the node as long as a small UPDATE. */
 #define COUNT_STATEMENTS \
 	"SELECT pg_catalog.count(*)::text FROM pg_catalog.pg_prepared_statement(); "
-/* Without a reason they are counted after so many branches. */
+/* Without a reason they are counted, and settings reset, after so many branches. */
 #define COUNT_EVERY 64
 
 static const char *
@@ -291,9 +293,19 @@ script_begin(Script *script, DtxBranch *branch)
 {
 	StringInfo	sql = &script->sql;
 	DtxConnection *connection = branch->connection;
-	int			lock_timeout = LockTimeout > 0 ? LockTimeout : dtx_branch_lock_timeout_ms;
+	bool		as_before;
+	char		values[DTX_SETTINGS_SIZE];
 
-	if (connection->used)
+	snprintf(values, sizeof(values), "'%d', '%d', '%s', '%d', '%s', '%s'",
+			 LockTimeout > 0 ? LockTimeout : dtx_branch_lock_timeout_ms,
+			 dtx_branch_idle_timeout_ms,
+			 GetConfigOption("synchronous_commit", false, false),
+			 dtx_connection_idle_timeout_ms,
+			 connection->styles.date, connection->styles.interval);
+	as_before = connection->used && !connection->ended_by_commit && connection->kept_ours &&
+		!connection->touched && connection->own_prepared &&
+		connection->ends % COUNT_EVERY != 0 && strcmp(connection->settings, values) == 0;
+	if (connection->used && !as_before)
 	{
 		bool		whole = connection->ended_by_commit || !connection->kept_ours;
 
@@ -316,13 +328,20 @@ script_begin(Script *script, DtxBranch *branch)
 
 	if (!connection->own_prepared)
 		script_own(script, connection);
-	appendStringInfo(sql, "EXECUTE dtx_begin('%s', '%d', '%d', '%s', '%d', '%s', '%s', '%s'); ",
-					 branch->nonce, lock_timeout, dtx_branch_idle_timeout_ms,
-					 GetConfigOption("synchronous_commit", false, false),
-					 dtx_connection_idle_timeout_ms,
-					 connection->styles.date, connection->styles.interval,
-					 branch->identity);
+	if (as_before)
+	{
+		appendStringInfo(sql, "SET LOCAL dtx.branch = '%s'; SET LOCAL application_name = '%s'; ",
+						 branch->nonce, branch->identity);
+		script_step(script, STEP_OTHER, 0);
+	}
+	else
+		appendStringInfo(sql, "EXECUTE dtx_begin('%s', %s, '%s'); ",
+						 branch->nonce, values, branch->identity);
 	script_step(script, STEP_OTHER, 0);
+	strlcpy(branch->settings, values, sizeof(branch->settings));
+	/* until the branch is prepared: by a rollback they would be lost again */
+	connection->settings[0] = '\0';
+	connection->touched = false;
 	if (StatementTimeout > 0)
 	{
 		appendStringInfo(sql, "SET LOCAL statement_timeout = %d; ", StatementTimeout);
@@ -442,7 +461,7 @@ script_plain(Script *script, DtxCall *call, bool *wrote, bool *calls)
  * every time, so that then it has only to be executed.
  */
 static void
-script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
+script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote, bool *calls)
 {
 	static uint32 statement_number = 0;
 	StringInfo	sql = &script->sql;
@@ -510,18 +529,22 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 		script_step(script, STEP_DEALLOCATED, 0);
 	}
 	*wrote = prepared->writes;
-	branch->connection->count_due = branch->connection->count_due || prepared->calls;
+	*calls = prepared->calls;
 }
 
 /* The user's SQL, and the question whether it has written, if that is not plain. */
 static void
 script_user(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote)
 {
+	bool		calls = false;
+
 	if (call->arguments != NULL && ArrayGetNItems(ARR_NDIM(call->arguments),
 												  ARR_DIMS(call->arguments)) > 0)
-		script_prepared(script, branch, call, wrote);
+		script_prepared(script, branch, call, wrote, &calls);
 	else
-		script_plain(script, call, wrote, &branch->connection->count_due);
+		script_plain(script, call, wrote, &calls);
+	if (calls)
+		branch->connection->count_due = branch->connection->touched = true;
 	if (!*wrote)
 	{
 		appendStringInfoString(&script->sql, "SELECT pg_catalog.pg_current_xact_id_if_assigned()::text");
@@ -1171,6 +1194,7 @@ dtx_branch_get_prepared(DtxBranch *branch)
 				 errmsg("node \"%s\" did not prepare its branch", branch->connection->node),
 				 errdetail("It answered \"%s\".", result.tag)));
 	branch->state = DTX_BRANCH_PREPARED;
+	strlcpy(branch->connection->settings, branch->settings, DTX_SETTINGS_SIZE);
 	(void) dtx_remote_drain(branch->connection);
 }
 

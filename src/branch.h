@@ -33,6 +33,7 @@ typedef struct DtxBranch
 	DtxConnection *connection;
 	DtxBranchState state;
 	char		nonce[17];		/* marks its transaction over there */
+	char		settings[DTX_SETTINGS_SIZE];	/* of its session there */
 	char		identity[DTX_IDENTITY_SIZE];	/* what its session is called there */
 	bool		reused;			/* on a connection that was used before */
 	bool		refused;		/* it surely did not prepare or commit */

@@ -475,7 +475,8 @@ dtx_remote_connect(DtxConnection *connection)
 		connection->waiting = false;
 		connection->ended_by_commit = false;
 		connection->kept_ours = true;
-		connection->count_due = false;
+		connection->count_due = connection->touched = false;
+		connection->settings[0] = '\0';
 		sockets = bms_del_members(open_sockets(), sockets);
 		connection->socket = bms_membership(sockets) == BMS_SINGLETON ?
 			bms_singleton_member(sockets) : -1;

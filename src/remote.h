@@ -16,6 +16,7 @@
 #include "shmem.h"
 
 #define DTX_TAG_SIZE 64
+#define DTX_SETTINGS_SIZE 192
 
 /* How values are written, here or there. */
 typedef struct DtxStyles
@@ -39,7 +40,9 @@ typedef struct DtxConnection
 	uint64		entered;		/* life in which dtx_node_enter() found it written down */
 	bool		kept_ours;		/* it has no prepared statements but ours */
 	bool		count_due;		/* something that may have prepared some ran */
+	bool		touched;		/* something that may have set a parameter ran */
 	uint32		ends;			/* branches that ended on it */
+	char		settings[DTX_SETTINGS_SIZE];	/* that it has, if that is known */
 	bool		answer_due;		/* nothing has been fetched of what was sent */
 	DtxStyles	styles;			/* of the session over there, as libpq knows them */
 	int			socket;			/* to wait on, or -1 if it is not known */
