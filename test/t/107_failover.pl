@@ -18,7 +18,6 @@ dtx.branch_lock_timeout = 10min
 dtx.branch_idle_timeout = 10min');
 plan skip_all => 'no fault points' unless $c->has_faults;
 my $f = DtxFault->new($c);
-my @lost;    # servers that are no more
 
 # A standby of b, and the same server under another port for the coordinator.
 sub standby
@@ -40,7 +39,6 @@ sub failover
 {
 	my ($name, $promote) = @_;
 	$f->kill9('b');
-	push @lost, $c->server('b');
 	$promote->();
 	$c->{server}{b} = $c->server($name);
 	return;
