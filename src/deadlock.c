@@ -5,10 +5,12 @@
  *
  *		PostgreSQL finds cycles of waits within one server.  A global
  *		transaction waits on one server and holds locks on another, so that
- *		nobody sees a cycle that goes through it.  The scanner does:
+ *		nobody sees a cycle that goes through it.  When a session has waited for
+ *		a node, or here, for longer than dtx.deadlock_interval, the scanner has a
+ *		worker of its own find out:
  *
- *		look		does anybody wait for longer than dtx.deadlock_interval, on a
- *					node with open branches or here?
+ *		look		does anybody wait for that long, on a node with open branches or
+ *					here?
  *		collect		who waits for whom, from all of them side by side
  *		search		for cycles; what belongs to one global transaction is one vertex
  *		collect		once more, a moment later
@@ -25,8 +27,8 @@
  *	   server.
  * (4) A transaction of another coordinator is left to that one's scanner, which
  *	   sees the same cycle; if it does not, one of ours gives way after all.
- * (5) Without open branches nothing is sent to a node; without anybody who
- *	   waits, one small query.
+ * (5) While no session waits for long nothing is sent to any node.
+ * (6) Connecting can block: that is why the scanner does not do it itself.
  *
  *-------------------------------------------------------------------------
  */
@@ -61,12 +63,13 @@
 #include "session.h"
 #include "store.h"
 
-/* A node that takes longer to answer is left out. */
+/* A node that takes longer to answer is left out: to the look, to the rest. */
+#define LOOK_MS 500
 #define ANSWER_MS 2000
 /* Between the two collections. */
 #define PAUSE_MS 100
-/* So many rounds another coordinator has to act. */
-#define LEFT_TO_OTHERS 3
+/* So long another coordinator has to act. */
+#define LEFT_TO_OTHERS_MS 5000
 #define REMEMBERED 16
 /* So much of a statement is shown. */
 #define STATEMENT_SHOWN 200
@@ -279,9 +282,9 @@ fetch(Place *place, int results, int wanted, int columns, DtxResult *result)
 
 /* Wait for the answers of all places that were asked, for a while. */
 static void
-wait_for_answers(List *places)
+wait_for_answers(List *places, int timeout_ms)
 {
-	DtxTime		deadline = dtx_later(dtx_now(), ANSWER_MS);
+	DtxTime		deadline = dtx_later(dtx_now(), timeout_ms);
 	bool		all = false;
 	ListCell   *cell;
 
@@ -309,7 +312,9 @@ wait_for_answers(List *places)
 					break;
 				case DTX_ANSWER_NONE:
 					if (left_ms <= 0)
+					{
 						dtx_remote_close(place->connection);
+					}
 					else
 					{
 						all = false;
@@ -326,7 +331,7 @@ wait_for_answers(List *places)
 
 /* Ask all places something; those that answered are marked. */
 static void
-ask(List *places, const char *(*sql) (Place *place, int *results))
+ask(List *places, const char *(*sql) (Place *place, int *results), int timeout_ms)
 {
 	ListCell   *cell;
 
@@ -343,7 +348,7 @@ ask(List *places, const char *(*sql) (Place *place, int *results))
 		if (text != NULL && !dtx_remote_send(place->connection, text, results))
 			dtx_remote_close(place->connection);
 	}
-	wait_for_answers(places);
+	wait_for_answers(places, timeout_ms);
 }
 
 static const char *
@@ -383,7 +388,7 @@ look(List *places, MemoryContext context)
 	bool		somebody;
 	ListCell   *cell;
 
-	ask(places, look_sql);
+	ask(places, look_sql, LOOK_MS);
 	begin(context);
 	somebody = anybody_waits_here();
 	foreach(cell, places)
@@ -413,7 +418,7 @@ collect(List *places, MemoryContext context)
 	List	   *waits = NIL;
 	ListCell   *cell;
 
-	ask(places, collect_sql);
+	ask(places, collect_sql, ANSWER_MS);
 	begin(context);
 	waits = collect_here(waits);
 	foreach(cell, places)
@@ -608,18 +613,21 @@ describe(List *places, List *cycle, Oid reader)
 	return text.data;
 }
 
-/* Cycles that were left to other coordinators, and how often. */
+/* Cycles that were left to other coordinators, and since when. */
 static struct
 {
 	uint32		hash;
-	int			rounds;
+	DtxTime		since;
+	DtxTime		seen;
 }			remembered[REMEMBERED];
 
-static int
-times_left(List *cycle)
+/* Has this one been left to them for long? */
+static bool
+was_left(List *cycle)
 {
 	uint32		hash = 0;
-	int			free_at = 0;
+	int			oldest = 0;
+	DtxTime		now = dtx_now();
 	ListCell   *cell;
 
 	foreach(cell, cycle)
@@ -631,13 +639,16 @@ times_left(List *cycle)
 	for (int i = 0; i < REMEMBERED; i++)
 	{
 		if (remembered[i].hash == hash)
-			return ++remembered[i].rounds;
-		if (remembered[i].rounds < remembered[free_at].rounds)
-			free_at = i;
+		{
+			remembered[i].seen = now;
+			return dtx_exceeds(remembered[i].since, now, LEFT_TO_OTHERS_MS);
+		}
+		if (remembered[i].seen < remembered[oldest].seen)
+			oldest = i;
 	}
-	remembered[free_at].hash = hash;
-	remembered[free_at].rounds = 1;
-	return 1;
+	remembered[oldest].hash = hash;
+	remembered[oldest].since = remembered[oldest].seen = now;
+	return false;
 }
 
 static bool
@@ -684,7 +695,7 @@ resolve(DtxDatabase *database, List *places, List *cycle, List **told)
 		if (name->life == life && is_younger(name, ours))
 			ours = name;
 	}
-	if (ours == NULL || (ours != youngest && times_left(cycle) <= LEFT_TO_OTHERS))
+	if (ours == NULL || (ours != youngest && !was_left(cycle)))
 		return;
 	chosen.name = *ours;
 	(void) statement_of(&chosen, &roleid);
@@ -762,15 +773,17 @@ make_places(MemoryContext context)
 	return places;
 }
 
-/* One look for deadlocks.  Returns how many transactions were told to give way. */
-int
+/*
+ * One look for deadlocks.  True if somebody gave way: there may be more of it.
+ */
+bool
 dtx_deadlock_round(DtxDatabase *database)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx deadlock",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	List	   *told = NIL;
-	int			count;
+	bool		again;
 	List	   *places = make_places(context);
 
 	if (list_length(places) > 1 && look(places, context))
@@ -793,10 +806,10 @@ dtx_deadlock_round(DtxDatabase *database)
 			commit(context);
 		}
 	}
-	count = list_length(told);
+	again = told != NIL;
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
-	return count;
+	return again;
 }
 
 /* ------------------------------------------------------------------- views */
@@ -935,7 +948,7 @@ dtx_wait_edges(PG_FUNCTION_ARGS)
 				(void) sscanf(value, "%d,%d", &count, &has_sessions);
 			place.connection->has_sessions = has_sessions != 0;
 			(void) dtx_remote_drain(place.connection);
-			ask(places, collect_sql);
+			ask(places, collect_sql, ANSWER_MS);
 			if (!place.answered || !fetch(&place, 4, 3, WAIT_COLUMNS, &result))
 				ereport(WARNING,
 						(errcode(ERRCODE_CONNECTION_FAILURE),

@@ -10,6 +10,6 @@
 
 #include "shmem.h"
 
-extern int	dtx_deadlock_round(DtxDatabase *database);
+extern bool dtx_deadlock_round(DtxDatabase *database);
 
 #endif							/* DTX_DEADLOCK_H */

@@ -17,5 +17,6 @@ extern void dtx_worker_describe(BackgroundWorker *worker, const char *function,
 extern PGDLLEXPORT void dtx_launcher_main(Datum arg);
 extern PGDLLEXPORT void dtx_scanner_main(Datum arg);
 extern PGDLLEXPORT void dtx_node_worker_main(Datum arg);
+extern PGDLLEXPORT void dtx_deadlock_worker_main(Datum arg);
 
 #endif							/* DTX_LAUNCHER_H */

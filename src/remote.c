@@ -690,6 +690,7 @@ wait_for_answer(DtxConnection *connection)
 	if (connection->socket < 0)
 		return;
 	/* it has hardly come already: look once it has */
+	dtx_session_waits(true);
 	do
 	{
 		dtx_remote_pause(&connection, 1, SIGNAL_PAUSE_MS);
@@ -697,6 +698,7 @@ wait_for_answer(DtxConnection *connection)
 		if (!PostmasterIsAlive())
 			proc_exit(1);
 	} while (dtx_remote_poll(connection) == DTX_ANSWER_NONE);
+	dtx_session_waits(false);
 }
 
 /* A descriptor of so many text columns. */

@@ -50,6 +50,7 @@
 #include "node.h"
 #include "quiet.h"
 #include "resolver.h"
+#include "session.h"
 #include "store.h"
 
 /* The status table is vacuumed after so many rows were forgotten. */
@@ -59,6 +60,8 @@
 #define LOCK_PASS 0xD8
 /* How long a worker waits for a lock on a row or table. */
 #define LOCK_TIMEOUT "1s"
+/* Its connections to nodes are kept for so long after somebody waited. */
+#define DEADLOCK_LINGER_MS 10000
 /* Between two looks at what is stuck. */
 #define ALERT_PAUSE_MS 1000
 /* After a round that failed. */
@@ -353,21 +356,33 @@ next_due(bool *busy)
 static bool
 has_open_branches(void)
 {
-	return dtx_shared != NULL && dtx_nodes_open(MyDatabaseId);
+	return dtx_nodes_open(MyDatabaseId);
 }
 
-/* Who waits for whom, while branches are open. */
+static bool
+somebody_waits(void)
+{
+	return dtx_deadlock_interval_ms > 0 && has_open_branches() &&
+		dtx_session_waits_long(MyDatabaseId, dtx_deadlock_interval_ms);
+}
+
+/* Somebody waits for long: find out for whom, in a process of its own. */
 static void
 look_for_deadlocks(void)
 {
-	static DtxTime last = 0;
+	static BackgroundWorkerHandle *handle = NULL;
+	BackgroundWorker worker;
+	pid_t		pid;
 
-	if (dtx_deadlock_interval_ms == 0 || !has_open_branches() ||
-		!dtx_exceeds(last, dtx_now(), dtx_deadlock_interval_ms))
+	if (!somebody_waits())
 		return;
-	/* somebody gave way: there may be more of it */
-	if (dtx_deadlock_round(database) == 0)
-		last = dtx_now();
+	if (handle != NULL && GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+		return;
+	if (handle != NULL)
+		pfree(handle);
+	handle = NULL;
+	dtx_worker_describe(&worker, "dtx_deadlock_worker_main", "dtx deadlock worker", MyDatabaseId);
+	(void) RegisterDynamicBackgroundWorker(&worker, &handle);
 }
 
 /* Is any local transaction with branches prepared still?  Its end wakes us. */
@@ -616,6 +631,62 @@ dtx_node_worker_main(Datum arg)
 	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
 	pgstat_report_activity(STATE_RUNNING, "dtx: tries a node that failed");
 	dtx_resolver_pass(&pass);
+	dtx_resolver_close();
+	proc_exit(0);
+}
+
+static void
+deadlock_worker_exit(int code, Datum arg)
+{
+	SpinLockAcquire(&database->mutex);
+	database->worker_count--;
+	SpinLockRelease(&database->mutex);
+	ConditionVariableBroadcast(&database->changed);
+}
+
+/* Looks for deadlocks for as long as somebody waits. */
+void
+dtx_deadlock_worker_main(Datum arg)
+{
+	Oid			databaseid = DatumGetObjectId(arg);
+	DtxTime		waited_at;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	database = dtx_database(databaseid, false);
+	if (database == NULL)
+		proc_exit(0);
+	SpinLockAcquire(&database->mutex);
+	database->worker_count++;
+	SpinLockRelease(&database->mutex);
+	before_shmem_exit(deadlock_worker_exit, (Datum) 0);
+	if (database->stop_count > 0 || database->state != DTX_DATABASE_READY)
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(databaseid, InvalidOid, 0);
+	SetConfigOption("lock_timeout", LOCK_TIMEOUT, PGC_USERSET, PGC_S_OVERRIDE);
+	pgstat_report_activity(STATE_RUNNING, "dtx: looks for deadlocks");
+	waited_at = dtx_now();
+	while (database->stop_count == 0 && !dtx_exceeds(waited_at, dtx_now(), DEADLOCK_LINGER_MS))
+	{
+		bool		again = false;
+
+		if (somebody_waits())
+		{
+			waited_at = dtx_now();
+			again = dtx_deadlock_round(database);
+		}
+		if (!again)
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 Max(dtx_deadlock_interval_ms, 10), PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
 	dtx_resolver_close();
 	proc_exit(0);
 }

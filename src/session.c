@@ -25,14 +25,18 @@
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "storage/spin.h"
+#include "utils/timestamp.h"
 
 #include "compat.h"
+#include "deadline.h"
 #include "session.h"
 
 typedef struct Slot
 {
 	slock_t		mutex;
 	bool		open;
+	PGPROC	   *proc;
+	volatile DtxTime waits_since;	/* for a node; 0: it does not; own writes only */
 	DtxSession	session;
 	bool		chosen;			/* by the deadlock detector */
 	char		detail[DTX_DETAIL_SIZE];
@@ -75,6 +79,8 @@ dtx_session_begin(const DtxIdentityName *name)
 
 	SpinLockAcquire(&slot->mutex);
 	slot->session.pid = MyProcPid;
+	slot->proc = MyProc;
+	slot->waits_since = 0;
 	slot->session.database = MyDatabaseId;
 	slot->session.roleid = GetSessionUserId();
 	slot->session.name = *name;
@@ -136,6 +142,43 @@ dtx_session_count(Oid roleid)
 		SpinLockRelease(&slots[i].mutex);
 	}
 	return count;
+}
+
+/* This session begins, or ends, to wait for a node. */
+void
+dtx_session_waits(bool waits)
+{
+	if (am_open)
+		slots[DTX_MY_PROC_INDEX].waits_since = waits ? dtx_now() : 0;
+}
+
+/*
+ * Has a session of the database with an open global transaction waited for so
+ * long, for a node or for a lock here?
+ */
+bool
+dtx_session_waits_long(Oid database, int ms)
+{
+	DtxTime		now = dtx_now();
+	TimestampTz from = GetCurrentTimestamp() - (int64) ms * 1000;
+	bool		found = false;
+
+	for (int i = 0; i < slot_count && !found; i++)
+	{
+		Slot	   *slot = &slots[i];
+
+		SpinLockAcquire(&slot->mutex);
+		if (slot->open && slot->session.database == database)
+		{
+			DtxTime		since = slot->waits_since;
+			TimestampTz lock_since = (TimestampTz) pg_atomic_read_u64(&slot->proc->waitStart);
+
+			found = (since != 0 && dtx_exceeds(since, now, ms)) ||
+				(lock_since != 0 && lock_since <= from);
+		}
+		SpinLockRelease(&slot->mutex);
+	}
+	return found;
 }
 
 /* Have a transaction give way; false if it is not open here any more. */

@@ -39,6 +39,8 @@ extern void dtx_session_begin(const DtxIdentityName *name);
 extern void dtx_session_end(void);
 extern List *dtx_sessions(void);
 extern int	dtx_session_count(Oid roleid);
+extern void dtx_session_waits(bool waits);
+extern bool dtx_session_waits_long(Oid database, int ms);
 extern bool dtx_session_cancel(const DtxIdentityName *name, const char *detail);
 extern bool dtx_session_was_chosen(char *detail);
 extern void dtx_session_rename_cancel(ErrorData *error);

@@ -56,7 +56,7 @@ typedef struct DtxDatabase
 	bool		starting;		/* the launcher has registered a scanner */
 	bool		wanted;			/* somebody needs a scanner */
 	bool		work;			/* the scanner has something to do now */
-	int			worker_count;	/* workers that try a failing node */
+	int			worker_count;	/* workers that try a failing node, or look for deadlocks */
 	DtxTime left_at;		/* when the last scanner left */
 	uint64		subtrees;		/* raised by who prepared a local transaction */
 	uint64		subtrees_over;	/* value of subtrees when none was left */
