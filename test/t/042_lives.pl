@@ -98,13 +98,15 @@ sub prepare_by_hand
 prepare_by_hand($_) foreach @foreign, @own;
 sub there { return join "\n", sort split /\n/, $c->as_super('SELECT gid FROM pg_prepared_xacts', node => 'b'); }
 
-is($c->as_super('CALL dtx.recover()'), '2|0|0', 'of look-alikes, those of our lives are ended');
-is(there(), join("\n", sort @foreign), 'and all others are left');
+# (the scanner may have been there first)
+$c->as_super('CALL dtx.recover()');
+is(there(), join("\n", sort @foreign), 'of look-alikes, those of our lives are ended, and all others are left');
 $c->as_app("ROLLBACK PREPARED '$_'", node => 'b') foreach split /\n/, there();
 
 # of a transaction in the future nothing is prepared: it is gone
 prepare_by_hand("dtx_${present}_ffffffff_${nonce}_1");
-is($c->as_super('CALL dtx.recover()'), '1|0|0', 'a transaction that cannot be is rolled back');
+$c->as_super('CALL dtx.recover()');
+is(there(), '', 'a transaction that cannot be is rolled back');
 
 ##########################################################################
 # A new lineage
