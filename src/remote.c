@@ -620,6 +620,9 @@ dtx_remote_poll(DtxConnection *connection)
 		answer = DTX_ANSWER_UNKNOWN;
 	}
 	DTX_NOTHROW_END();
+	/* it has been read: the socket would not tell of it any more */
+	if (answer == DTX_ANSWER_THERE)
+		connection->answer_due = false;
 	return answer;
 }
 

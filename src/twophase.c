@@ -722,7 +722,6 @@ branch_has_answered(DtxBranch *branch)
 		case DTX_ANSWER_NONE:
 			return false;
 		case DTX_ANSWER_THERE:
-			branch->connection->answer_due = false;
 			if (dtx_remote_answered_ok(branch->connection))
 			{
 				branch->state = DTX_BRANCH_FINISHED;

@@ -312,7 +312,7 @@ dtx_install()
 
 # Let every server of the private copy run with the address and undefined
 # behaviour sanitizers, dtx being built for them by dtx_install with these:
-DTX_SANITIZE=(PG_CFLAGS="-Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1 -g"
+DTX_SANITIZE=(PG_CFLAGS="-Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-clobbered -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1 -g"
 	SHLIB_LINK="-fsanitize=address,undefined")
 dtx_sanitize_server() # REPORT-FILE
 {
