@@ -4,8 +4,9 @@
  *		(dtx.snapshot), and restore points at such a moment.
  *
  * Two transactions over two nodes: one is committed by a session, or left to the
- * scanner half-way, the other was prepared here and is ended by somebody else; one reader who takes a snapshot of each node, and one who
- * names a restore point on the coordinator and on each node.
+ * scanner half-way, the other was prepared here and is ended by somebody else.  One
+ * reader, who takes a snapshot of each node, or names a restore point on the
+ * coordinator and on each node.
  */
 #define T 2
 #define N 2
@@ -15,19 +16,51 @@ bool decided[T];
 bool finished[T];				/* its session, or the scanner, has seen all of it */
 bool forgotten[T];
 
-byte shared = 0;				/* holders of the quiet lock */
-bool alone = false;
+byte sessions = 0;				/* holders of the quiet lock */
+byte scanners = 0;
+bool held_off = false;			/* no session begins a phase two */
+bool alone = false;				/* no scanner either */
 
 #define at(t, n) on_node[(t) * N + (n)]
 
-inline hold_off() {				/* dtx_quiet_hold_off, dtx_quiet_enter */
-#ifndef NO_LOCK
-	atomic { !alone -> shared++ }
+/* the reader cannot go on: for a snapshot it may be unknown that it is forgotten */
+#ifdef POINT
+#define open(t) (decided[t] && !forgotten[t])
 #else
-	shared++
+#define open(t) (decided[t] && !finished[t])
+#endif
+
+inline hold_off() {				/* dtx_quiet_hold_off */
+#ifndef NO_LOCK
+	atomic { !held_off -> sessions++ }
+#else
+	sessions++
 #endif
 }
-inline leave() { shared-- }
+
+/* Reader: waits until nothing is left, then nobody does anything. */
+inline hold_up() {
+	skip;
+look:							/* dtx_quiet_begin */
+	atomic { sessions == 0 && !held_off -> held_off = true };
+#ifdef UNFINISHED_IS_FINE
+	atomic { scanners == 0 -> alone = true }
+#else
+rest:							/* come_to_rest */
+	if
+	:: !open(0) && !open(1) -> skip
+	:: open(0) || open(1) -> held_off = false; goto look
+	fi;
+	atomic { scanners == 0 -> alone = true }	/* dtx_quiet_alone */
+#ifndef ONE_LOOK
+	;
+	if
+	:: open(0) || open(1) -> alone = false; goto rest	/* dtx_quiet_admit */
+	:: else -> skip
+	fi
+#endif
+#endif
+}
 
 proctype Session(byte t)
 {
@@ -42,7 +75,7 @@ proctype Session(byte t)
 	:: true -> skip
 	fi;
 	if :: finished[t] -> forgotten[t] = true :: else -> skip fi;
-	leave()
+	sessions--
 }
 
 /* COMMIT PREPARED of a local transaction: its branches are the scanner's. */
@@ -67,10 +100,10 @@ finish:							/* may_finish, job_finish, finish_over */
 	if :: n = 0 :: n = 1 fi;
 	at(t, n) = true;
 #else
-	hold_off();
+	atomic { !alone -> scanners++ };	/* dtx_quiet_enter */
 	if :: n = 0 :: n = 1 fi;
 	at(t, n) = true;
-	leave();
+	scanners--;
 #endif
 	goto end_scanner
 }
@@ -80,19 +113,13 @@ proctype Reader()
 	bool seen[4];
 	byte n = 0;
 
-look:							/* hold_up */
-	atomic { shared == 0 && !alone -> alone = true };
-#ifndef UNFINISHED_IS_FINE
-	if
-	:: (decided[0] && !finished[0]) || (decided[1] && !finished[1]) -> alone = false; goto look
-	:: else -> skip
-	fi;
-#endif
+	hold_up();
 	do
 	:: n < N -> atomic { seen[n] = at(0, n); seen[N + n] = at(1, n); n++ }
 	:: n == N -> break
 	od;
 	alone = false;
+	held_off = false;
 	assert(seen[0] == seen[1]);
 	assert(seen[2] == seen[3])
 }
@@ -105,7 +132,7 @@ proctype Point()
 	bool has[4];
 	byte n = 0;
 
-	atomic { shared == 0 && !alone -> alone = true };
+	hold_up();
 #ifdef NODES_FIRST
 	do
 	:: n < N -> atomic { has[n] = at(0, n); has[N + n] = at(1, n); n++ }
@@ -120,10 +147,12 @@ proctype Point()
 	od;
 #endif
 	alone = false;
-	/* what a node has committed, the coordinator has decided; what it has
-	   forgotten, all nodes have committed: the rest can be finished */
-	assert(!((has[0] || has[1]) && !knows[0]));
-	assert(!((has[2] || has[3]) && !knows[1]));
+	held_off = false;
+	/* what a node has committed, the coordinator has decided, and forgotten:
+	   nobody could prove it after the recovery; what it has forgotten, all
+	   nodes have committed */
+	assert(!((has[0] || has[1]) && !(knows[0] && gone[0])));
+	assert(!((has[2] || has[3]) && !(knows[1] && gone[1])));
 	assert(!(gone[0] && !(has[0] && has[1])));
 	assert(!(gone[1] && !(has[2] && has[3])))
 }
