@@ -115,11 +115,12 @@ COMMENT ON TABLE dtx.branch IS
     'Branches that the scanner has finished, could not finish, or holds.';
 
 -- Where branches of this coordinator may be found: (server, role) pairs,
--- written before the first branch there.
+-- written before the first branch there; "tries": TCC branches as well.
 CREATE TABLE dtx.node (
     server          oid NOT NULL,
     role            oid NOT NULL,
     first_used_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    tries           boolean NOT NULL DEFAULT false,
     CONSTRAINT node_pkey PRIMARY KEY (server, role)
 );
 COMMENT ON TABLE dtx.node IS

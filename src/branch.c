@@ -56,6 +56,7 @@ typedef struct ConnectionKey
 {
 	Oid			serverid;
 	Oid			roleid;
+	int			tries;			/* for TCC: no branch is open on it */
 } ConnectionKey;
 
 typedef struct ConnectionEntry
@@ -66,14 +67,10 @@ typedef struct ConnectionEntry
 
 static HTAB *connections = NULL;
 
-/*
- * The session's connection to a node as a role; it may have to be opened.
- * reused tells whether it was open before, so that it may have died since.
- */
-DtxConnection *
-dtx_branch_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
+static DtxConnection *
+kept_connection(Oid serverid, const char *node, Oid roleid, bool tries, bool *reused)
 {
-	ConnectionKey key = {serverid, roleid};
+	ConnectionKey key = {serverid, roleid, tries};
 	ConnectionEntry *entry;
 	bool		found;
 
@@ -89,7 +86,7 @@ dtx_branch_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
 	if (!found)
 		entry->connection = NULL;
 	if (entry->connection == NULL)
-		entry->connection = dtx_remote_new(serverid, node, roleid, "dtx");
+		entry->connection = dtx_remote_new(serverid, node, roleid, tries ? "dtxtry" : "dtx");
 
 	/* it may have been renamed */
 	strlcpy(entry->connection->node, node, NAMEDATALEN);
@@ -110,6 +107,23 @@ dtx_branch_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
 		PG_END_TRY();
 	}
 	return entry->connection;
+}
+
+/*
+ * The session's connection to a node as a role; it may have to be opened.
+ * reused tells whether it was open before, so that it may have died since.
+ */
+DtxConnection *
+dtx_branch_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
+{
+	return kept_connection(serverid, node, roleid, false, reused);
+}
+
+/* The one on which it tries, confirms and cancels, each by itself. */
+DtxConnection *
+dtx_try_connection(Oid serverid, const char *node, Oid roleid, bool *reused)
+{
+	return kept_connection(serverid, node, roleid, true, reused);
 }
 
 /* At the end of a transaction: keep no more than the setting allows. */
@@ -227,7 +241,10 @@ script_step(Script *script, StepKind kind, int argument)
 	"RESET SESSION AUTHORIZATION; RESET ALL; SET DateStyle = '%s'; SET IntervalStyle = '%s'; COMMIT; "
 #define RESET_WHOLE_RESULTS 11
 
-/* The marker and the session's settings, for servers before 14 and since. */
+/*
+ * The marker and the session's settings, its name for the deadlock detector
+ * among them, for servers before 14 and since.
+ */
 #define PREPARE_BEGIN \
 	"PREPARE dtx_begin(text, text, text, text, text, text, text, text) AS SELECT pg_catalog.concat(" \
 	"pg_catalog.set_config('dtx.branch', $1, true), " \
@@ -236,7 +253,7 @@ script_step(Script *script, StepKind kind, int argument)
 	"pg_catalog.set_config('synchronous_commit', $4, false), " \
 	"pg_catalog.set_config('DateStyle', $6, false), " \
 	"pg_catalog.set_config('IntervalStyle', $7, false), " \
-	"pg_catalog.set_config('application_name', $8, true), " \
+	"pg_catalog.set_config('application_name', $8, false), " \
 	"pg_catalog.set_config('extra_float_digits', '3', false)"
 #define PREPARE_BEGIN_14 \
 	", pg_catalog.set_config('client_connection_check_interval', '1s', false), " \
@@ -244,16 +261,19 @@ script_step(Script *script, StepKind kind, int argument)
 
 /*
  * At the end: the branch's xid, and an error if the marker is not there any
- * more.  The session gets its own role back, since whoever prepares owns the
- * branch, and session-level advisory locks go.
+ * more (the name of a setting that does not exist says so).  Session-level
+ * advisory locks go, and the session gets its own role back, since whoever
+ * prepares owns the branch.  It has its own role nearly always: setting it
+ * all the same would make the node go through all of its settings.
  */
 #define PREPARE_CHECK \
-	"PREPARE dtx_check(text) AS SELECT pg_catalog.concat(" \
-	"pg_catalog.pg_current_xact_id(), ',', " \
-	"CASE WHEN pg_catalog.current_setting('dtx.branch', true) OPERATOR(pg_catalog.=) $1 THEN 0" \
-	" ELSE ('branch lost its transaction' || pg_catalog.current_setting('dtx.branch', true))::int END, " \
-	"pg_catalog.pg_advisory_unlock_all(), " \
-	"pg_catalog.set_config('session_authorization', NULL, false)); "
+	"PREPARE dtx_check(text) AS SELECT CASE WHEN " \
+	"pg_catalog.current_setting('dtx.branch', true) OPERATOR(pg_catalog.=) $1 " \
+	"AND pg_catalog.pg_advisory_unlock_all() IS NOT NULL " \
+	"AND (current_user OPERATOR(pg_catalog.=) %s AND session_user OPERATOR(pg_catalog.=) %s " \
+	"OR pg_catalog.set_config('session_authorization', NULL, false) IS NOT NULL) " \
+	"THEN pg_catalog.pg_current_xact_id()::text " \
+	"ELSE pg_catalog.current_setting('branch lost its transaction') END; "
 #define OWN_STATEMENTS 2
 /* Counting prepared statements takes the node as long as a small UPDATE. */
 #define COUNT_STATEMENTS \
@@ -281,10 +301,47 @@ isolation_name(void)
 static void
 script_own(Script *script, DtxConnection *connection)
 {
-	appendStringInfo(&script->sql, "%s%s); " PREPARE_CHECK, PREPARE_BEGIN,
+	const char *user = quote_literal_cstr(connection->user);
+
+	appendStringInfo(&script->sql, "%s%s); ", PREPARE_BEGIN,
 					 connection->version >= 140000 ? PREPARE_BEGIN_14 : "");
+	appendStringInfo(&script->sql, PREPARE_CHECK, user, user);
 	script_step(script, STEP_OTHER, 0);
 	script_step(script, STEP_OWN_PREPARED, 0);
+}
+
+/* The values of a branch's session settings, as PREPARE_BEGIN takes them. */
+static void
+settings_of_session(DtxBranch *branch, char *values)
+{
+	static struct
+	{
+		int			lock_timeout;
+		int			idle_timeout;
+		int			connection_idle_timeout;
+		int			commit;
+		DtxStyles	styles;
+		char		identity[DTX_IDENTITY_SIZE];
+	}			now, before;
+	static char made[DTX_SETTINGS_SIZE];
+
+	now.lock_timeout = LockTimeout > 0 ? LockTimeout : dtx_branch_lock_timeout_ms;
+	now.idle_timeout = dtx_branch_idle_timeout_ms;
+	now.connection_idle_timeout = dtx_connection_idle_timeout_ms;
+	now.commit = synchronous_commit;
+	now.styles = branch->connection->styles;
+	memcpy(now.identity, branch->identity, sizeof(now.identity));
+	/* nearly always they are those of the last time; what is not used is zero */
+	if (made[0] == '\0' || memcmp(&now, &before, sizeof(now)) != 0)
+	{
+		before = now;
+		snprintf(made, sizeof(made), "'%d', '%d', '%s', '%d', '%s', '%s', '%s'",
+				 now.lock_timeout, now.idle_timeout,
+				 GetConfigOption("synchronous_commit", false, false),
+				 now.connection_idle_timeout, now.styles.date, now.styles.interval,
+				 now.identity);
+	}
+	memcpy(values, made, sizeof(made));
 }
 
 /* BEGIN, the marker, and the session's settings. */
@@ -296,12 +353,7 @@ script_begin(Script *script, DtxBranch *branch)
 	bool		as_before;
 	char		values[DTX_SETTINGS_SIZE];
 
-	snprintf(values, sizeof(values), "'%d', '%d', '%s', '%d', '%s', '%s'",
-			 LockTimeout > 0 ? LockTimeout : dtx_branch_lock_timeout_ms,
-			 dtx_branch_idle_timeout_ms,
-			 GetConfigOption("synchronous_commit", false, false),
-			 dtx_connection_idle_timeout_ms,
-			 connection->styles.date, connection->styles.interval);
+	settings_of_session(branch, values);
 	as_before = connection->used && !connection->ended_by_commit && connection->kept_ours &&
 		!connection->touched && connection->own_prepared &&
 		connection->ends % COUNT_EVERY != 0 && strcmp(connection->settings, values) == 0;
@@ -320,25 +372,27 @@ script_begin(Script *script, DtxBranch *branch)
 		for (int i = 0; i < (whole ? RESET_WHOLE_RESULTS : 1); i++)
 			script_step(script, STEP_OTHER, 0);
 	}
-	appendStringInfo(sql, "BEGIN ISOLATION LEVEL %s%s%s; ",
-					 branch->snapshot ? "REPEATABLE READ" : isolation_name(),
-					 XactReadOnly || branch->snapshot ? " READ ONLY" : "",
-					 XactDeferrable ? " DEFERRABLE" : "");
+	appendStringInfoString(sql, "BEGIN ISOLATION LEVEL ");
+	appendStringInfoString(sql, branch->snapshot ? "REPEATABLE READ" : isolation_name());
+	if (XactReadOnly || branch->snapshot)
+		appendStringInfoString(sql, " READ ONLY");
+	if (XactDeferrable)
+		appendStringInfoString(sql, " DEFERRABLE");
+	appendStringInfoString(sql, "; ");
 	script_step(script, STEP_BEGIN, 0);
 
 	if (!connection->own_prepared)
 		script_own(script, connection);
 	if (as_before)
 	{
-		appendStringInfo(sql, "SET LOCAL dtx.branch = '%s'; SET LOCAL application_name = '%s'; ",
-						 branch->nonce, branch->identity);
-		script_step(script, STEP_OTHER, 0);
+		appendStringInfoString(sql, "SET LOCAL dtx.branch = '");
+		appendStringInfoString(sql, branch->nonce);
+		appendStringInfoString(sql, "'; ");
 	}
 	else
-		appendStringInfo(sql, "EXECUTE dtx_begin('%s', %s, '%s'); ",
-						 branch->nonce, values, branch->identity);
+		appendStringInfo(sql, "EXECUTE dtx_begin('%s', %s); ", branch->nonce, values);
 	script_step(script, STEP_OTHER, 0);
-	strlcpy(branch->settings, values, sizeof(branch->settings));
+	memcpy(branch->settings, values, DTX_SETTINGS_SIZE);
 	/* until the branch is prepared: by a rollback they would be lost again */
 	connection->settings[0] = '\0';
 	connection->touched = false;
@@ -517,10 +571,16 @@ script_prepared(Script *script, DtxBranch *branch, DtxCall *call, bool *wrote, b
 	}
 	check_parameters(prepared->parameters, count);
 
-	appendStringInfo(sql, "EXECUTE %s(", prepared->name);
+	appendStringInfoString(sql, "EXECUTE ");
+	appendStringInfoString(sql, prepared->name);
+	appendStringInfoChar(sql, '(');
 	for (int i = 0; i < count; i++)
-		appendStringInfo(sql, "%s%s", i > 0 ? ", " : "",
-						 nulls[i] ? "NULL" : quote_literal_cstr(TextDatumGetCString(values[i])));
+	{
+		if (i > 0)
+			appendStringInfoString(sql, ", ");
+		appendStringInfoString(sql, nulls[i] ? "NULL" :
+							   quote_literal_cstr(TextDatumGetCString(values[i])));
+	}
 	appendStringInfoString(sql, "); ");
 	script_step(script, STEP_USER, prepared->counted ? COLUMNS_COUNTED : prepared->columns);
 	if (prepared->once)
@@ -1103,6 +1163,25 @@ append_rollback_to(StringInfo sql, DtxBranch *branch, int *results)
 	}
 }
 
+static void
+make_end(char *sql, const char *verb, const char *gid)
+{
+	size_t		verb_length = strlen(verb);
+	size_t		gid_length = strlen(gid);
+
+	memcpy(sql, verb, verb_length);
+	memcpy(sql + verb_length, gid, gid_length);
+	strcpy(sql + verb_length + gid_length, "'");
+}
+
+/* Now that the gid is known: what will end the branch, made while one may fail. */
+void
+dtx_branch_make_ends(DtxBranch *branch)
+{
+	make_end(branch->finish_sql, "COMMIT PREPARED '", branch->gid);
+	make_end(branch->undo_sql, "ROLLBACK PREPARED '", branch->gid);
+}
+
 /* Ask the node to prepare; false if it cannot even be asked.  May throw. */
 bool
 dtx_branch_send_prepare(DtxBranch *branch)
@@ -1118,8 +1197,11 @@ dtx_branch_send_prepare(DtxBranch *branch)
 		appendStringInfoString(&sql, COUNT_STATEMENTS);
 		results++;
 	}
-	appendStringInfo(&sql, "EXECUTE dtx_check('%s'); PREPARE TRANSACTION '%s'",
-					 branch->nonce, branch->gid);
+	appendStringInfoString(&sql, "EXECUTE dtx_check('");
+	appendStringInfoString(&sql, branch->nonce);
+	appendStringInfoString(&sql, "'); PREPARE TRANSACTION '");
+	appendStringInfoString(&sql, branch->gid);
+	appendStringInfoChar(&sql, '\'');
 	branch->state = DTX_BRANCH_PREPARING;
 	return dtx_remote_send(branch->connection, sql.data, results);
 }
@@ -1133,7 +1215,7 @@ get_checked_xid(DtxBranch *branch)
 {
 	DtxResult	result;
 	char	   *value;
-	unsigned long long xid = 0;
+	uint64		xid;
 	int			statements = list_length(branch->connection->prepared) + OWN_STATEMENTS;
 
 	if (branch->rollback_to > 0)
@@ -1150,7 +1232,7 @@ get_checked_xid(DtxBranch *branch)
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() == ERRCODE_INVALID_TEXT_REPRESENTATION)
+		if (geterrcode() == ERRCODE_UNDEFINED_OBJECT)
 		{
 			FlushErrorState();
 			branch->refused = true;
@@ -1164,7 +1246,8 @@ get_checked_xid(DtxBranch *branch)
 	}
 	PG_END_TRY();
 	value = dtx_result_value(&result, 0);
-	if (value == NULL || sscanf(value, "%llu", &xid) != 1)
+	xid = value != NULL ? strtou64(value, NULL, 10) : 0;
+	if (xid == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_ERROR),
 				 errmsg("node \"%s\" did not tell the transaction of its branch",
@@ -1194,7 +1277,7 @@ dtx_branch_get_prepared(DtxBranch *branch)
 				 errmsg("node \"%s\" did not prepare its branch", branch->connection->node),
 				 errdetail("It answered \"%s\".", result.tag)));
 	branch->state = DTX_BRANCH_PREPARED;
-	strlcpy(branch->connection->settings, branch->settings, DTX_SETTINGS_SIZE);
+	memcpy(branch->connection->settings, branch->settings, DTX_SETTINGS_SIZE);
 	(void) dtx_remote_drain(branch->connection);
 }
 

@@ -68,6 +68,8 @@ typedef struct DtxCall
 
 extern DtxConnection *dtx_branch_connection(Oid serverid, const char *node, Oid roleid,
 											bool *reused);
+extern DtxConnection *dtx_try_connection(Oid serverid, const char *node, Oid roleid,
+										 bool *reused);
 extern void dtx_branch_prove_alive(DtxBranch *branch);
 extern void dtx_branch_run(DtxBranch *branch, DtxCall *call);
 extern void dtx_branch_send(DtxBranch *branch, DtxCall *call);
@@ -75,6 +77,7 @@ extern void dtx_branch_settle(DtxBranch *branch);
 extern void dtx_branch_raise_lost(DtxBranch *branch);
 extern void dtx_branch_subcommit(DtxBranch *branch, int level);
 extern void dtx_branch_subabort(DtxBranch *branch, int level);
+extern void dtx_branch_make_ends(DtxBranch *branch);
 extern bool dtx_branch_send_prepare(DtxBranch *branch);
 extern void dtx_branch_get_prepared(DtxBranch *branch);
 extern bool dtx_branch_send_commit(DtxBranch *branch);

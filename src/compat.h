@@ -127,6 +127,17 @@ dtx_sync_standbys_defined(void)
 #define DTX_LOCK_HELD(tag, mode) LockHeldByMe(tag, mode)
 #endif
 
+/* 17 has a resource owner in the place of the memory context. */
+#if PG_VERSION_NUM >= 170000
+#define DTX_CREATE_WAIT_EVENT_SET(context, count) CreateWaitEventSet(NULL, count)
+#else
+#define DTX_CREATE_WAIT_EVENT_SET(context, count) CreateWaitEventSet(context, count)
+#endif
+
+/* shm_mq_send(queue, length, data, nowait, force_flush), without waiting or with. */
+#define DTX_SHM_MQ_SEND(queue, length, data) shm_mq_send(queue, length, data, true, true)
+#define DTX_SHM_MQ_SEND_WAIT(queue, length, data) shm_mq_send(queue, length, data, false, true)
+
 /*
  * libpq-be.h wants GSSAPI's headers, which PostgreSQL's packages do not bring
  * along.  The socket is the first member of Port from 15 to 18.

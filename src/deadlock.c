@@ -12,15 +12,19 @@
  *		look		does anybody wait for that long, on a node with open branches or
  *					here?
  *		collect		who waits for whom, from all of them side by side
- *		search		for cycles; what belongs to one global transaction is one vertex
+ *		search		for cycles; what belongs to one session's global transaction is
+ *					one vertex
  *		collect		once more, a moment later
- *		choose		the youngest transaction of a cycle that is still the same
+ *		choose		the youngest transaction of a cycle that is still the same; over
+ *					several coordinators, which see no other's age, the one whose wait
+ *					began last
  *
  *		The chosen one's session raises 40P01 (session.c).
  *
  * (1) A cycle counts when each of its waits was there in two collections with
  *	   the same process, transaction and beginning: no wait of a moment ago is
- *	   taken for one of now.
+ *	   taken for one of now.  Each session of it waited all the time between,
+ *	   and so for one and the same transaction.
  * (2) A node that does not answer is left out, with all its waits: less is
  *	   found then, but nothing wrong.
  * (3) A cycle within one server through processes alone is left to that
@@ -86,7 +90,8 @@ typedef struct Place
 /* Who waits, or is waited for. */
 typedef struct Vertex
 {
-	DtxIdentityName name;		/* a global transaction, or zero: */
+	uint64		life;			/* a session with a global transaction, or zero: */
+	uint32		session;
 	int			place;
 	int			pid;
 } Vertex;
@@ -99,6 +104,7 @@ typedef struct Wait
 	int			waiter_pid;
 	int			blocker_pid;	/* 0: a prepared transaction */
 	char	   *key;			/* process, transaction, beginning */
+	uint64		began;			/* microseconds, by the clock over there */
 	char	   *lock;
 	char	   *user;
 	char	   *statement;
@@ -163,13 +169,15 @@ make_wait_sql(bool has_sessions)
 					has_sessions ? " LEFT JOIN dtx.sessions() s ON s.pid = a.pid LEFT JOIN dtx.sessions() r ON r.pid = c.pid" : "");
 }
 
-/* A global transaction by the name of its session, or the process itself. */
+/* A session of a coordinator by its name, or the process itself. */
 static void
 set_vertex(Vertex *vertex, int place, int pid, const char *identity)
 {
 	memset(vertex, 0, sizeof(Vertex));
-	if (identity != NULL && dtx_identity_parse(identity, &vertex->name))
+	if (identity != NULL && dtx_identity_parse(identity, &vertex->life, &vertex->session))
 		return;
+	vertex->life = 0;
+	vertex->session = 0;
 	vertex->place = place;
 	vertex->pid = pid;
 }
@@ -177,7 +185,7 @@ set_vertex(Vertex *vertex, int place, int pid, const char *identity)
 static bool
 same_vertex(const Vertex *a, const Vertex *b)
 {
-	return a->name.life == b->name.life && a->name.nonce == b->name.nonce &&
+	return a->life == b->life && a->session == b->session &&
 		a->place == b->place && a->pid == b->pid;
 }
 
@@ -186,10 +194,13 @@ static char *
 users_part(char *statement)
 {
 	char	   *own = strstr(statement, "EXECUTE dtx_begin(");
-	char	   *rest = own ? strstr(own, "); ") : NULL;
+	char	   *rest;
 
+	if (own == NULL)
+		own = strstr(statement, "SET LOCAL dtx.branch = '");
+	rest = own ? strstr(own, "; ") : NULL;
 	if (rest != NULL)
-		statement = rest + 3;
+		statement = rest + 2;
 	statement[pg_mbcliplen(statement, (int) strlen(statement), STATEMENT_SHOWN)] = '\0';
 	return statement;
 }
@@ -209,13 +220,14 @@ add_wait(List *waits, int place, char **value)
 		set_vertex(&wait->blocker, place, wait->blocker_pid, value[6]);
 	else if (value[7] != NULL && dtx_gid_parse(value[7], &gid))
 	{
-		wait->blocker.name.life = gid.life;
-		wait->blocker.name.nonce = gid.nonce;
+		wait->blocker.life = gid.life;
+		wait->blocker.session = DTX_NONCE_SESSION(gid.nonce);
 	}
 	else
 		return waits;			/* somebody else's, who waits for nobody */
 	wait->key = psprintf("%d/%s/%s/%s/%s/%s", place, value[0], value[2] ? value[2] : "",
 						 value[3] ? value[3] : "", value[5] ? value[5] : "", value[7] ? value[7] : "");
+	wait->began = value[3] ? strtou64(value[3], NULL, 10) : 0;
 	wait->lock = value[4] ? value[4] : "a lock";
 	wait->user = value[8] ? value[8] : "";
 	wait->statement = users_part(value[9] ? value[9] : pstrdup(""));
@@ -538,13 +550,43 @@ all_were_there(List *waits, List *cycle)
 
 /* ---------------------------------------------------------------- choosing */
 
-static void
-append_vertex(StringInfo text, const Vertex *vertex, int pid)
+/* What a session of this server has open; NULL if that is not known here. */
+static const DtxSession *
+session_of(List *sessions, const Vertex *vertex)
 {
-	if (vertex->name.life != 0)
-		appendStringInfo(text, "transaction dtx_%016llx_*_%016llx",
-						 (unsigned long long) vertex->name.life,
-						 (unsigned long long) vertex->name.nonce);
+	ListCell   *cell;
+
+	foreach(cell, sessions)
+	{
+		const DtxSession *session = lfirst(cell);
+
+		if (session->name.life == vertex->life &&
+			DTX_NONCE_SESSION(session->name.nonce) == vertex->session)
+			return session;
+	}
+	return NULL;
+}
+
+/*
+ * The name of its transaction without the xid; of another coordinator's, with
+ * the part of the nonce that is the session's.
+ */
+static char *
+vertex_name(List *sessions, const Vertex *vertex)
+{
+	const DtxSession *session = session_of(sessions, vertex);
+
+	return session != NULL ?
+		psprintf("dtx_%016llx_*_%016llx", (unsigned long long) vertex->life,
+				 (unsigned long long) session->name.nonce) :
+		psprintf("dtx_%016llx_*_%08x", (unsigned long long) vertex->life, vertex->session);
+}
+
+static void
+append_vertex(StringInfo text, List *sessions, const Vertex *vertex, int pid)
+{
+	if (vertex->life != 0)
+		appendStringInfo(text, "transaction %s", vertex_name(sessions, vertex));
 	else
 		appendStringInfoString(text, "a transaction of another session");
 	if (pid != 0)
@@ -553,27 +595,20 @@ append_vertex(StringInfo text, const Vertex *vertex, int pid)
 
 /* What the session of a transaction of this server is doing, and its role. */
 static const char *
-statement_of(const Vertex *vertex, Oid *roleid)
+statement_of(List *sessions, const Vertex *vertex, Oid *roleid)
 {
-	ListCell   *cell;
+	const DtxSession *session = session_of(sessions, vertex);
+	int			count;
+	char	 ***rows;
 
 	*roleid = InvalidOid;
-	foreach(cell, dtx_sessions())
-	{
-		DtxSession *session = lfirst(cell);
-
-		if (session->name.life == vertex->name.life && session->name.nonce == vertex->name.nonce)
-		{
-			int			count;
-			char	 ***rows = dtx_store_rows(psprintf("SELECT pg_catalog.left(pg_catalog.btrim(pg_catalog.regexp_replace("
-													   "query, '\\s+', ' ', 'g'), ' ;'), %d) FROM pg_catalog.pg_stat_activity"
-													   " WHERE pid = %d", STATEMENT_SHOWN, (int) session->pid), 1, &count);
-
-			*roleid = session->roleid;
-			return count == 1 && rows[0][0] != NULL ? rows[0][0] : NULL;
-		}
-	}
-	return NULL;
+	if (session == NULL)
+		return NULL;
+	rows = dtx_store_rows(psprintf("SELECT pg_catalog.left(pg_catalog.btrim(pg_catalog.regexp_replace("
+								   "query, '\\s+', ' ', 'g'), ' ;'), %d) FROM pg_catalog.pg_stat_activity"
+								   " WHERE pid = %d", STATEMENT_SHOWN, (int) session->pid), 1, &count);
+	*roleid = session->roleid;
+	return count == 1 && rows[0][0] != NULL ? rows[0][0] : NULL;
 }
 
 /*
@@ -581,7 +616,7 @@ statement_of(const Vertex *vertex, Oid *roleid)
  * that role; to everybody (InvalidOid) in the server's log.
  */
 static char *
-describe(List *places, List *cycle, Oid reader)
+describe(List *places, List *sessions, List *cycle, Oid reader)
 {
 	StringInfoData text;
 	ListCell   *cell;
@@ -592,20 +627,20 @@ describe(List *places, List *cycle, Oid reader)
 		Wait	   *wait = lfirst(cell);
 		Place	   *place = list_nth(places, wait->place);
 		Oid			roleid;
-		const char *statement = statement_of(&wait->waiter, &roleid);
+		const char *statement = statement_of(sessions, &wait->waiter, &roleid);
 		int			line;
 
 		if (foreach_current_index(cell) > 0)
 			appendStringInfoChar(&text, '\n');
 		line = text.len;
-		append_vertex(&text, &wait->waiter, wait->waiter_pid);
+		append_vertex(&text, sessions, &wait->waiter, wait->waiter_pid);
 		text.data[line] = pg_toupper((unsigned char) text.data[line]);
 		if (place->node != NULL)
 			appendStringInfo(&text, " on node \"%s\"", place->node);
 		else
 			appendStringInfoString(&text, " on the coordinator");
 		appendStringInfo(&text, " waits for %s; blocked by ", wait->lock);
-		append_vertex(&text, &wait->blocker, wait->blocker_pid);
+		append_vertex(&text, sessions, &wait->blocker, wait->blocker_pid);
 		appendStringInfoChar(&text, '.');
 		if (statement != NULL && (!OidIsValid(reader) || reader == roleid))
 			appendStringInfo(&text, "\n  Statement: %s", statement);
@@ -652,9 +687,17 @@ was_left(List *cycle)
 }
 
 static bool
-is_younger(const DtxIdentityName *a, const DtxIdentityName *b)
+is_younger(const DtxTransactionName *a, const DtxTransactionName *b)
 {
-	return b == NULL || a->begun > b->begun || (a->begun == b->begun && a->nonce > b->nonce);
+	return a->begun > b->begun || (a->begun == b->begun && a->nonce > b->nonce);
+}
+
+/* Did it begin to wait later? */
+static bool
+is_later(const Wait *a, const Wait *b)
+{
+	return a->began > b->began ||
+		(a->began == b->began && a->waiter.session > b->waiter.session);
 }
 
 /* Does one of these give way already?  A server may be seen as two nodes. */
@@ -666,49 +709,67 @@ has_any(List *cycle, List *told)
 
 	foreach(cell, cycle)
 		foreach(other, told)
-			if (((Wait *) lfirst(cell))->waiter.name.nonce ==
-				((const DtxIdentityName *) lfirst(other))->nonce)
+			if (same_vertex(&((Wait *) lfirst(cell))->waiter, lfirst(other)))
 				return true;
 	return false;
 }
 
-/* Have one transaction of the cycle give way, and add it to those. */
+/*
+ * Have one transaction of the cycle give way, and add its session to those.
+ * sessions are those of this server between the two collections.
+ */
 static void
-resolve(DtxDatabase *database, List *places, List *cycle, List **told)
+resolve(DtxDatabase *database, List *places, List *sessions, List *cycle, List **told)
 {
 	uint64		life = pg_atomic_read_u64(&database->life);
-	const DtxIdentityName *youngest = NULL;
-	const DtxIdentityName *ours = NULL;
+	const DtxSession *youngest = NULL;
+	Vertex	   *chosen = NULL;
+	Wait	   *last = NULL;
+	bool		others = false;
 	ListCell   *cell;
-	Oid			roleid;
-	Vertex		chosen = {0};
 	char	   *detail;
 
 	foreach(cell, cycle)
 	{
-		const DtxIdentityName *name = &((Wait *) lfirst(cell))->waiter.name;
+		Wait	   *wait = lfirst(cell);
+		const DtxSession *session;
 
-		if (name->life == 0)
+		if (wait->waiter.life == 0)
 			continue;
-		if (is_younger(name, youngest))
-			youngest = name;
-		if (name->life == life && is_younger(name, ours))
-			ours = name;
+		if (last == NULL || is_later(wait, last))
+			last = wait;
+		if (wait->waiter.life != life)
+		{
+			others = true;
+			continue;
+		}
+		session = session_of(sessions, &wait->waiter);
+		if (session != NULL && (youngest == NULL || is_younger(&session->name, &youngest->name)))
+		{
+			youngest = session;
+			chosen = &wait->waiter;
+		}
 	}
-	if (ours == NULL || (ours != youngest && !was_left(cycle)))
+	if (chosen == NULL)
 		return;
-	chosen.name = *ours;
-	(void) statement_of(&chosen, &roleid);
-	detail = describe(places, cycle, roleid);
+	if (others && last->waiter.life == life && session_of(sessions, &last->waiter) != NULL)
+	{
+		chosen = &last->waiter;
+		youngest = session_of(sessions, chosen);
+	}
+	else if (others && !was_left(cycle))
+		return;
+	detail = describe(places, sessions, cycle, youngest->roleid);
 	DTX_FAULT("deadlock_before_cancel");
-	if (!OidIsValid(roleid) || !dtx_session_cancel(ours, detail))
+	if (!dtx_session_cancel(&youngest->name, detail))
 		return;					/* it is over */
-	*told = lappend(*told, unconstify(DtxIdentityName *, ours));
+	*told = lappend(*told, chosen);
 	dtx_count(DTX_STAT_DEADLOCKS, 1);
 	ereport(LOG,
 			(errmsg("dtx: deadlock over several nodes: transaction dtx_%016llx_*_%016llx is rolled back",
-					(unsigned long long) ours->life, (unsigned long long) ours->nonce),
-			 errdetail_internal("%s", describe(places, cycle, InvalidOid))));
+					(unsigned long long) youngest->name.life,
+					(unsigned long long) youngest->name.nonce),
+			 errdetail_internal("%s", describe(places, sessions, cycle, InvalidOid))));
 }
 
 /* ------------------------------------------------------------------ rounds */
@@ -792,6 +853,7 @@ dtx_deadlock_round(DtxDatabase *database)
 
 		if (search(before) != NIL)
 		{
+			List	   *sessions = dtx_sessions();
 			List	   *now;
 			ListCell   *cell;
 
@@ -802,7 +864,7 @@ dtx_deadlock_round(DtxDatabase *database)
 			foreach(cell, search(now))
 				if (all_were_there(before, lfirst(cell)) &&
 					!has_any(lfirst(cell), told))
-					resolve(database, places, lfirst(cell), &told);
+					resolve(database, places, sessions, lfirst(cell), &told);
 			commit(context);
 		}
 	}
@@ -834,7 +896,7 @@ dtx_sessions_list(PG_FUNCTION_ARGS)
 		Datum		values[2];
 		bool		nulls[2] = {false, false};
 
-		dtx_identity_format(&session->name, identity);
+		dtx_identity_format(session->name.life, DTX_NONCE_SESSION(session->name.nonce), identity);
 		values[0] = Int32GetDatum(session->pid);
 		values[1] = CStringGetTextDatum(identity);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
@@ -845,6 +907,7 @@ dtx_sessions_list(PG_FUNCTION_ARGS)
 static void
 put_waits(ReturnSetInfo *rsinfo, List *waits, const char *node)
 {
+	List	   *sessions = dtx_sessions();
 	ListCell   *cell;
 
 	foreach(cell, waits)
@@ -859,11 +922,9 @@ put_waits(ReturnSetInfo *rsinfo, List *waits, const char *node)
 			values[0] = DirectFunctionCall1(namein, CStringGetDatum(node));
 		for (int i = 0; i < 2; i++)
 		{
-			nulls[1 + 2 * i] = vertex[i]->name.life == 0;
-			if (vertex[i]->name.life != 0)
-				values[1 + 2 * i] = CStringGetTextDatum(psprintf("dtx_%016llx_*_%016llx",
-																 (unsigned long long) vertex[i]->name.life,
-																 (unsigned long long) vertex[i]->name.nonce));
+			nulls[1 + 2 * i] = vertex[i]->life == 0;
+			if (vertex[i]->life != 0)
+				values[1 + 2 * i] = CStringGetTextDatum(vertex_name(sessions, vertex[i]));
 		}
 		values[2] = Int32GetDatum(wait->waiter_pid);
 		values[4] = Int32GetDatum(wait->blocker_pid);

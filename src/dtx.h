@@ -3,11 +3,15 @@
  * dtx.h
  *		Types that all layers share.
  *
- *		L0	guc gid fault shmem statement quiet	no SQL, no network
+ *		L0	guc gid fault shmem statement quiet state definition	no SQL,
+ *									no network
  *		L1	store life				only reader and writer of dtx tables
  *			remote					only caller of dblink
  *		L2	node branch				a server, and one participant's verbs
- *		L3	twophase resolver		atomic commit: the session's and the
+ *			try						TCC branches of a local transaction
+ *			barrier					the participant's side of flows
+ *		L3	tcc						TCC: on top of twophase
+ *			twophase resolver		atomic commit: the session's and the
  *									background's half
  *			snapshot				what needs it at rest; on top of twophase
  *		L4	launcher scanner guard	workers and hooks
@@ -22,7 +26,7 @@
 #include "access/transam.h"
 #include "datatype/timestamp.h"
 
-#define DTX_VERSION "0.1.0"
+#define DTX_VERSION "0.2.0"
 #define DTX_SCHEMA "dtx"
 
 /* Success, with branches that the scanner still has to finish. */
@@ -69,6 +73,7 @@ typedef enum DtxOutcome
 } DtxOutcome;
 
 /* gid.c */
+extern char *dtx_hex(char *to, uint64 value, int digits);
 extern void dtx_gid_format(const DtxGid *gid, char *buffer);
 extern bool dtx_gid_parse(const char *text, DtxGid *gid);
 extern bool dtx_life_parse(const char *text, uint64 *life);

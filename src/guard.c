@@ -10,7 +10,7 @@
  *		COMMIT PREPARED, ROLLBACK PREPARED: may decide for branches, so that
  *		the scanner has to look.
  *		DROP SERVER, USER MAPPING, ROLE, EXTENSION, DATABASE: refused while
- *		branches there depend on it.
+ *		branches there, or flows, depend on it.
  *
  * (1) ALTER SERVER and ALTER USER MAPPING stay allowed: a new address or
  *	   password is what gets unfinished branches going again, and no branch is
@@ -46,6 +46,7 @@
 #include "session.h"
 #include "shmem.h"
 #include "store.h"
+#include "store_flow.h"
 
 static ProcessUtility_hook_type next_utility_hook = NULL;
 static object_access_hook_type next_object_access_hook = NULL;
@@ -119,6 +120,7 @@ wait_until_away(DtxDatabase *entry)
 
 		if (latch != NULL)
 			SetLatch(latch);
+		dtx_flows_wake(entry, false);
 		(void) ConditionVariableTimedSleep(&entry->changed, 50, PG_WAIT_EXTENSION);
 	}
 	ConditionVariableCancelSleep();
@@ -144,14 +146,18 @@ ends_prepared(TransactionStmt *statement)
 		statement->kind == TRANS_STMT_ROLLBACK_PREPARED;
 }
 
-/* A prepared transaction was ended here; its branches, if any, have to follow. */
+/* A prepared transaction was ended here; what hangs on it, if anything, has to follow. */
 static void
 follow_subtree(void)
 {
 	DtxDatabase *entry = dtx_database(MyDatabaseId, false);
 	uint64		seen;
 
-	if (entry == NULL || !dtx_database_subtrees(entry, &seen))
+	if (entry == NULL)
+		return;
+	if (entry->flows_prepared)
+		dtx_flows_wake(entry, false);
+	if (!dtx_database_subtrees(entry, &seen))
 		return;
 	dtx_nodes_uncertain(MyDatabaseId);
 	dtx_database_wake(entry);
@@ -252,6 +258,19 @@ refuse_drop(const char *what)
 					 "If the node is gone for good, a superuser may set dtx.allow_drop_in_doubt.")));
 }
 
+/* Refuse to drop what a flow that is not over needs, of a server, a role, or both. */
+static void
+refuse_for_flows(const char *what, Oid serverid, Oid roleid)
+{
+	if (!dtx_store_flow_uses(serverid, roleid))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("cannot drop %s while sagas or TCC transactions depend on it", what),
+			 errhint("See dtx.transactions for those that are not finished, and dtx.stuck.  "
+					 "If the node is gone for good, a superuser may set dtx.allow_drop_in_doubt.")));
+}
+
 static void
 object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, void *arg)
 {
@@ -270,7 +289,9 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 		default:
 			return;
 	}
-	if (classid == RelationRelationId && (subid != 0 || get_rel_namespace(objectid) !=
+	/* an update of the extension makes some of its views anew */
+	if (classid == RelationRelationId && (subid != 0 || creating_extension ||
+										  get_rel_namespace(objectid) !=
 										  get_namespace_oid(DTX_SCHEMA, true)))
 		return;
 	/* without the extension there is nothing to look at */
@@ -282,6 +303,7 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 		if (dtx_nodes_unfinished(MyDatabaseId, objectid) ||
 			dtx_store_server_in_use(objectid, InvalidOid))
 			refuse_drop("a server");
+		refuse_for_flows("a server", objectid, InvalidOid);
 	}
 	else if (classid == UserMappingRelationId)
 	{
@@ -298,6 +320,7 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 				(dtx_nodes_unfinished(MyDatabaseId, serverid) &&
 				 dtx_store_node_known(serverid, roleid)))
 				refuse_drop("a user mapping");
+			refuse_for_flows("a user mapping", serverid, roleid);
 		}
 	}
 	else if (classid == AuthIdRelationId)
@@ -306,6 +329,7 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 
 		if (dtx_store_server_in_use(InvalidOid, objectid))
 			refuse_drop("a role");
+		refuse_for_flows("a role", InvalidOid, objectid);
 		/* what is not decided yet may have to be rolled back as it */
 		foreach(cell, dtx_store_nodes())
 		{
@@ -325,12 +349,15 @@ object_access(ObjectAccessType access, Oid classid, Oid objectid, int subid, voi
 		Oid			schema = get_namespace_oid(DTX_SCHEMA, true);
 
 		if (!OidIsValid(get_relname_relid("decision", schema)) ||
-			!OidIsValid(get_relname_relid("branch", schema)))
+			!OidIsValid(get_relname_relid("branch", schema)) ||
+			!OidIsValid(get_relname_relid("transaction", schema)) ||
+			!OidIsValid(get_relname_relid("step", schema)))
 			return;
 		if (dtx_twophase_has_branches() ||
 			dtx_nodes_unfinished(MyDatabaseId, InvalidOid) ||
 			dtx_store_server_in_use(InvalidOid, InvalidOid))
 			refuse_drop("extension dtx");
+		refuse_for_flows("extension dtx", InvalidOid, InvalidOid);
 		extension_dropped = true;
 	}
 }

@@ -17,6 +17,7 @@
 #include "utils/guc.h"
 
 #include "guc.h"
+#include "shmem.h"
 
 int			dtx_prepare_timeout_ms;
 int			dtx_commit_wait_ms;
@@ -36,6 +37,13 @@ int			dtx_scanner_idle_timeout_s;
 int			dtx_max_backoff_s;
 int			dtx_stuck_after_s;
 int			dtx_retention_min;
+int			dtx_retry_interval_default_ms = 1000;
+int			dtx_retry_max_interval_default_ms = 60000;
+int			dtx_step_timeout_ms;
+int			dtx_batch_budget_ms;
+int			dtx_workers;
+bool		dtx_allow_superuser_steps;
+int			dtx_clock_offset_ms;
 bool		dtx_synchronous_failover;
 bool		dtx_allow_drop_in_doubt;
 int			dtx_max_databases;
@@ -143,6 +151,46 @@ dtx_guc_init(void)
 							"How long the outcome of a transaction that asked for its gid is kept.",
 							NULL, &dtx_retention_min,
 							7 * 24 * 60, 1, INT_MAX / 60, PGC_SIGHUP, GUC_UNIT_MIN,
+							NULL, NULL, NULL);
+
+	/* Flows. */
+	DefineCustomIntVariable("dtx.workers",
+							"How many workers of a database drive sagas and TCC.",
+							NULL, &dtx_workers,
+							1, 0, DTX_FLOW_WORKERS_MAX, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.retry_interval",
+							"How long to wait before an operation without an answer is tried again.",
+							"Grows from attempt to attempt, unless the saga says otherwise.",
+							&dtx_retry_interval_default_ms,
+							1000, 10, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.retry_max_interval",
+							"Longest such wait.",
+							NULL, &dtx_retry_max_interval_default_ms,
+							60000, 10, INT_MAX / 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.step_timeout",
+							"How long one attempt of an operation may take.",
+							"Unless the saga says otherwise; 0 is no limit.",
+							&dtx_step_timeout_ms,
+							30000, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.batch_budget",
+							"How long a participant works on a batch of operations.",
+							"What does not fit is given back; an operation that takes longer is run alone.",
+							&dtx_batch_budget_ms,
+							500, 1, INT_MAX, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("dtx.allow_superuser_steps",
+							 "Allow superusers to submit steps that run in this database.",
+							 "They run with a superuser's rights in the background.",
+							 &dtx_allow_superuser_steps,
+							 false, PGC_SUSET, GUC_SUPERUSER_ONLY,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("dtx.clock_offset",
+							"Added to the clock by which flows are due; for tests of timeouts.",
+							NULL, &dtx_clock_offset_ms,
+							0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS | GUC_NOT_IN_SAMPLE,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("dtx.synchronous_failover",
 							 "Adopt by itself a promotion of this server's standby.",

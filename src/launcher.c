@@ -44,6 +44,8 @@ typedef struct Started
 	Oid			database;
 	BackgroundWorkerHandle *handle;
 	DtxTime at;
+	BackgroundWorkerHandle *flow_handle[DTX_FLOW_WORKERS_MAX];
+	DtxTime		flows_at;
 } Started;
 
 static Started *started;
@@ -194,6 +196,69 @@ first_round(void)
 	list_free(databases);
 }
 
+/*
+ * Start the workers that drive the flows of a database.  Returns how long
+ * nothing will have to be done.
+ */
+static long
+start_flow_workers(DtxDatabase *entry, Started *state, DtxTime now)
+{
+	bool		wanted;
+	bool		failed = false;
+	bool		leaving = false;
+
+	SpinLockAcquire(&entry->mutex);
+	/* without any they are wanted still when the setting changes */
+	wanted = entry->flows_wanted && entry->stop_count == 0 &&
+		entry->state == DTX_DATABASE_READY && dtx_workers > 0;
+	SpinLockRelease(&entry->mutex);
+	if (!wanted)
+		return RESTART_PAUSE_MS * 3600L;
+	if (!dtx_exceeds(state->flows_at, now, 100))
+		return 100;
+	state->flows_at = now;
+	SpinLockAcquire(&entry->mutex);
+	entry->flows_wanted = false;
+	SpinLockRelease(&entry->mutex);
+	for (int i = 0; i < dtx_workers; i++)
+	{
+		BackgroundWorker worker;
+
+		if (!is_stopped(state->flow_handle[i]))
+		{
+			/* on its way in, or out */
+			leaving = leaving || entry->flow_pids[i] == 0;
+			continue;
+		}
+		if (state->flow_handle[i] != NULL)
+			pfree(state->flow_handle[i]);
+		state->flow_handle[i] = NULL;
+		dtx_worker_describe(&worker, "dtx_flow_worker_main", "dtx flow worker", entry->database);
+		memcpy(worker.bgw_extra, &i, sizeof(int));
+		if (!RegisterDynamicBackgroundWorker(&worker, &state->flow_handle[i]))
+		{
+			state->flow_handle[i] = NULL;
+			failed = true;
+		}
+	}
+	if (failed)
+	{
+		report_no_room();
+		SpinLockAcquire(&entry->mutex);
+		entry->flows_wanted = true;
+		SpinLockRelease(&entry->mutex);
+		return RESTART_PAUSE_MS;
+	}
+	if (leaving)
+	{
+		SpinLockAcquire(&entry->mutex);
+		entry->flows_wanted = true;
+		SpinLockRelease(&entry->mutex);
+		return 100;
+	}
+	return RESTART_PAUSE_MS * 3600L;
+}
+
 /* Start what is needed; returns how long nothing will have to be done. */
 static long
 start_needed(void)
@@ -215,6 +280,7 @@ start_needed(void)
 			memset(&started[i], 0, sizeof(Started));
 			started[i].database = database;
 		}
+		timeout_ms = Min(timeout_ms, start_flow_workers(entry, &started[i], now));
 		SpinLockAcquire(&entry->mutex);
 		swept_at = dtx_later(entry->left_at, (int64) dtx_sweep_interval_s * 1000);
 		needed = entry->scanner_pid == 0 && entry->stop_count == 0 &&
@@ -252,7 +318,7 @@ dtx_launcher_main(Datum arg)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
-	dtx_shared->boot_xid = dtx_shared->boot_xid != 0 ? dtx_shared->boot_xid : dtx_boot_xid_read();
+	dtx_life_boot();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	dtx_shared->launcher_pid = MyProcPid;

@@ -18,5 +18,7 @@ extern PGDLLEXPORT void dtx_launcher_main(Datum arg);
 extern PGDLLEXPORT void dtx_scanner_main(Datum arg);
 extern PGDLLEXPORT void dtx_node_worker_main(Datum arg);
 extern PGDLLEXPORT void dtx_deadlock_worker_main(Datum arg);
+extern PGDLLEXPORT void dtx_local_worker_main(Datum arg);
+extern PGDLLEXPORT void dtx_flow_worker_main(Datum arg);
 
 #endif							/* DTX_LAUNCHER_H */

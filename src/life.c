@@ -17,7 +17,8 @@
  * (2) A life that did not follow by a restart sends nothing to any node
  *	   until an operator adopts it.
  * (3) An xid is asked about in its own life only: after a crash, xids that
- *	   were not flushed are handed out again.
+ *	   were not flushed are handed out again, and after a restore all that
+ *	   came later.
  * (4) Only a promotion may be trusted by a setting.  What is not known for sure
  *	   to be one, as after a crash between it and the life's row, is a restore.
  * (5) A copy that keeps device contents bit by bit (a storage snapshot) has
@@ -38,6 +39,7 @@
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
+#include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -67,20 +69,29 @@ dtx_place_read(DtxPlace *place)
 }
 
 /*
- * The first xid8 that this run handed out: recovery ends with a checkpoint
- * and hands out none itself.  Read at start, before there is another one.
+ * In the launcher, once for each run of the server: which xids are of this
+ * run?  After a crash recovery ends with a checkpoint, so that the first one
+ * is in the control file.  A promotion goes without; then the file has an
+ * earlier one, and the next one now is sure not to be of before.
  */
-uint64
-dtx_boot_xid_read(void)
+void
+dtx_life_boot(void)
 {
 	bool		crc_ok;
 	ControlFileData *control;
-	uint64		xid;
 
+	if (dtx_shared->boot_xid != 0)
+		return;
+	dtx_shared->launch_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	LWLockAcquire(ControlFileLock, LW_SHARED);
 	control = get_controlfile(DataDir, &crc_ok);
-	xid = crc_ok ? U64FromFullTransactionId(control->checkPointCopy.nextXid) : 0;
+	LWLockRelease(ControlFileLock);
+	if (!crc_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("control file has a wrong checksum")));
+	dtx_shared->boot_xid = U64FromFullTransactionId(control->checkPointCopy.nextXid);
 	pfree(control);
-	return xid;
 }
 
 static bool began_as_standby = false;
@@ -156,7 +167,6 @@ dtx_life_start(DtxDatabase *database, DtxLifeStart *started)
 
 	dtx_place_read(&life.place);
 	life.life = dtx_random64();
-	life.first_xid = dtx_shared->boot_xid;
 	if (parent == NULL)
 		life.cause = "created";
 	else
@@ -164,6 +174,8 @@ dtx_life_start(DtxDatabase *database, DtxLifeStart *started)
 		life.parent = parent->life;
 		life.cause = step_cause(&parent->place, &life.place);
 	}
+	life.first_xid = strcmp(life.cause, "restart") == 0 ?
+		dtx_shared->boot_xid : dtx_shared->launch_xid;
 	life.trusted = parent == NULL || strcmp(life.cause, "restart") == 0;
 
 	/*
@@ -242,6 +254,22 @@ dtx_life_claim(List *lives, uint64 present, uint64 life)
 	return step == target ? DTX_LIFE_ENDED : DTX_LIFE_UNPROVEN;
 }
 
+/*
+ * Did this life begin to hand out xids where what was recovered of the life
+ * before it ends?  A copied database shares them with its original, and
+ * another cluster may have any.
+ */
+static bool
+goes_on_counting(const DtxLife *life)
+{
+	static const char *const causes[] = {"restart", "promotion", "restore", "copy"};
+
+	for (int i = 0; i < lengthof(causes); i++)
+		if (strcmp(life->cause, causes[i]) == 0)
+			return true;
+	return false;
+}
+
 /* Does somebody else have to end it, whatever life it is of? */
 static bool
 is_prepared_here(const DtxGid *gid)
@@ -294,11 +322,21 @@ dtx_life_outcome(List *lives, uint64 present, const DtxGid *gid)
 	if (claim == DTX_LIFE_ENDED)
 	{
 		child = dtx_life_child(lives, gid->life);
-		if (child != NULL && strcmp(child->cause, "restart") == 0)
+		if (child != NULL && goes_on_counting(child))
 		{
+			/*
+			 * Its xid was never flushed, or not in the part of its life that
+			 * was recovered here: no commit of it was.  Whoever has it now is
+			 * somebody else.
+			 */
 			if (gid->xid >= child->first_xid)
-				return DTX_OUTCOME_ABORTED; /* its xid was never flushed */
-			own_xid = true;		/* and so not handed out again */
+				return DTX_OUTCOME_ABORTED;
+
+			/*
+			 * Not handed out again, unless there were other runs between the
+			 * two lives, as a promotion that crashed before its life began.
+			 */
+			own_xid = strcmp(child->cause, "restart") == 0;
 		}
 	}
 	known = gid->xid >= FirstNormalTransactionId && gid->xid < next &&

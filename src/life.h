@@ -28,7 +28,7 @@ typedef struct DtxLifeStart
 
 extern void dtx_life_init(void);
 extern void dtx_place_read(DtxPlace *place);
-extern uint64 dtx_boot_xid_read(void);
+extern void dtx_life_boot(void);
 extern DtxDatabaseState dtx_life_start(DtxDatabase *database, DtxLifeStart *started);
 extern DtxLifeClaim dtx_life_claim(List *lives, uint64 present, uint64 life);
 extern const DtxLife *dtx_life_find(List *lives, uint64 life);

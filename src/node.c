@@ -33,6 +33,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -86,6 +87,66 @@ dtx_node_lookup(const char *name, Oid roleid)
 						 quote_identifier(GetUserNameFromId(roleid, false)),
 						 quote_identifier(name))));
 	return server;
+}
+
+/*
+ * What was looked up once.  Whatever it follows from is in catalogs, so that it
+ * holds until one of these changes.
+ */
+static List *known_nodes = NIL;
+static bool known_nodes_stale = false;
+
+static void
+catalog_changed(Datum arg, int cacheid, uint32 hash)
+{
+	known_nodes_stale = true;
+}
+
+/*
+ * The same for a session that does it all the time.  The result holds until
+ * the next call.
+ */
+const DtxKnownNode *
+dtx_node_find(const char *name, Oid roleid)
+{
+	static const int caches[] = {
+		FOREIGNSERVEROID, FOREIGNDATAWRAPPEROID, USERMAPPINGOID,
+		AUTHOID, AUTHMEMROLEMEM, DATABASEOID
+	};
+	static bool registered = false;
+	ForeignServer *server;
+	DtxKnownNode *node;
+	Oid			mappingid;
+	ListCell   *cell;
+	MemoryContext old;
+
+	if (!registered)
+		for (int i = 0; i < lengthof(caches); i++)
+			CacheRegisterSyscacheCallback(caches[i], catalog_changed, (Datum) 0);
+	registered = true;
+	if (known_nodes_stale)
+	{
+		list_free_deep(known_nodes);
+		known_nodes = NIL;
+		known_nodes_stale = false;
+	}
+	foreach(cell, known_nodes)
+	{
+		node = lfirst(cell);
+		if (node->roleid == roleid && strcmp(node->name, name) == 0)
+			return node;
+	}
+	server = dtx_node_lookup(name, roleid);
+	mappingid = GetUserMapping(roleid, server->serverid)->umid;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	node = palloc0(sizeof(DtxKnownNode));
+	strlcpy(node->name, server->servername, NAMEDATALEN);
+	node->roleid = roleid;
+	node->serverid = server->serverid;
+	node->mappingid = mappingid;
+	known_nodes = lappend(known_nodes, node);
+	MemoryContextSwitchTo(old);
+	return node;
 }
 
 /*
@@ -181,14 +242,20 @@ dtx_node_database(bool to_send)
 	}
 }
 
+static bool
+is_registered(Oid serverid, Oid roleid, bool tries)
+{
+	return tries ? dtx_store_node_tries(serverid, roleid) : dtx_store_node_known(serverid, roleid);
+}
+
 /* Have the scanner write a (server, role) pair down. */
 static void
-register_node(DtxDatabase *database, Oid serverid, Oid roleid)
+register_node(DtxDatabase *database, Oid serverid, Oid roleid, bool tries)
 {
 	DtxTime deadline = dtx_later(dtx_now(), READY_TIMEOUT_MS);
 
 	ConditionVariablePrepareToSleep(&database->changed);
-	while (!dtx_store_node_known(serverid, roleid))
+	while (!is_registered(serverid, roleid, tries))
 	{
 		bool		asked = false;
 
@@ -204,11 +271,13 @@ register_node(DtxDatabase *database, Oid serverid, Oid roleid)
 		SpinLockAcquire(&database->mutex);
 		for (int i = 0; i < database->request_count; i++)
 			asked = asked || (database->requests[i].serverid == serverid &&
-							  database->requests[i].roleid == roleid);
+							  database->requests[i].roleid == roleid &&
+							  database->requests[i].tries >= tries);
 		if (!asked && database->request_count < DTX_REQUESTS_MAX)
 		{
 			database->requests[database->request_count].serverid = serverid;
 			database->requests[database->request_count].roleid = roleid;
+			database->requests[database->request_count].tries = tries;
 			database->request_count++;
 		}
 		SpinLockRelease(&database->mutex);
@@ -223,12 +292,12 @@ register_node(DtxDatabase *database, Oid serverid, Oid roleid)
  * transaction does not commit.
  */
 static void
-check_committed(ForeignServer *server, UserMapping *mapping)
+check_committed(const DtxKnownNode *node, Oid mappingid)
 {
 	HeapTuple	tuples[2];
 
-	tuples[0] = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid));
-	tuples[1] = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(mapping->umid));
+	tuples[0] = SearchSysCache1(FOREIGNSERVEROID, ObjectIdGetDatum(node->serverid));
+	tuples[1] = SearchSysCache1(USERMAPPINGOID, ObjectIdGetDatum(mappingid));
 	for (int i = 0; i < 2; i++)
 	{
 		if (!HeapTupleIsValid(tuples[i]))
@@ -236,7 +305,7 @@ check_committed(ForeignServer *server, UserMapping *mapping)
 		if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuples[i]->t_data)))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("node \"%s\" was made or changed in this transaction", server->servername),
+					 errmsg("node \"%s\" was made or changed in this transaction", node->name),
 					 errhint("COMMIT first, then use it.")));
 		ReleaseSysCache(tuples[i]);
 	}
@@ -247,24 +316,29 @@ check_committed(ForeignServer *server, UserMapping *mapping)
  * the session, and keep server and mapping from being dropped.
  */
 void
-dtx_node_enter(ForeignServer *server, Oid roleid)
+dtx_node_enter(const DtxKnownNode *node)
 {
-	UserMapping *mapping;
+	Oid			mappingid = node->mappingid;
+	Oid			roleid = node->roleid;
 	Oid			session_user = GetSessionUserId();
 	ResourceOwner save_owner = CurrentResourceOwner;
 
 	/* a subtransaction that rolls back leaves the branch open */
 	CurrentResourceOwner = TopTransactionResourceOwner;
-	LockDatabaseObject(ForeignServerRelationId, server->serverid, 0, AccessShareLock);
+	LockDatabaseObject(ForeignServerRelationId, node->serverid, 0, AccessShareLock);
 	CurrentResourceOwner = save_owner;
-	if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(server->serverid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("node \"%s\" does not exist", server->servername)));
-	mapping = GetUserMapping(roleid, server->serverid);
-	check_committed(server, mapping);
+	/* what has changed until we had the lock is known now */
+	if (known_nodes_stale)
+	{
+		if (!SearchSysCacheExists1(FOREIGNSERVEROID, ObjectIdGetDatum(node->serverid)))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("node \"%s\" does not exist", node->name)));
+		mappingid = GetUserMapping(roleid, node->serverid)->umid;
+	}
+	check_committed(node, mappingid);
 	CurrentResourceOwner = TopTransactionResourceOwner;
-	LockDatabaseObject(UserMappingRelationId, mapping->umid, 0, AccessShareLock);
+	LockDatabaseObject(UserMappingRelationId, mappingid, 0, AccessShareLock);
 	CurrentResourceOwner = save_owner;
 
 	/*
@@ -279,27 +353,28 @@ dtx_node_enter(ForeignServer *server, Oid roleid)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("role \"%s\" could borrow the connection of role \"%s\" to node \"%s\"",
 						GetUserNameFromId(session_user, false),
-						GetUserNameFromId(roleid, false), server->servername),
+						GetUserNameFromId(roleid, false), node->name),
 				 errdetail("Connections of dblink belong to the whole session, and the role may execute functions of dblink."),
 				 errhint("REVOKE EXECUTE ON the functions of dblink FROM PUBLIC; see dtx.check_setup().")));
 }
 
 /*
  * See to it that the (server, role) pair is written down and committed, so
- * that after a crash the scanner knows where to look.
+ * that after a crash the scanner knows where to look: for TCC branches as well
+ * if there are to be any.
  */
 void
-dtx_node_register(ForeignServer *server, Oid roleid)
+dtx_node_register(Oid serverid, Oid roleid, bool tries)
 {
 	DtxDatabase *database = dtx_node_database(true);
 	DtxNode    *node;
 	bool		is_new;
 
-	if (dtx_store_node_known(server->serverid, roleid))
+	if (is_registered(serverid, roleid, tries))
 		return;
-	is_new = !dtx_store_server_known(server->serverid);
-	register_node(database, server->serverid, roleid);
-	node = dtx_node_state(MyDatabaseId, server->serverid, true);
+	is_new = !dtx_store_server_known(serverid);
+	register_node(database, serverid, roleid, tries);
+	node = dtx_node_state(MyDatabaseId, serverid, true);
 	if (is_new && node != NULL)
 		dtx_node_new(node);
 }

@@ -5,12 +5,17 @@
  *
  *		A lock of this database that SQL cannot reach: whoever is about to
  *		begin a phase two shares it until that is over, whoever needs a quiet
- *		moment has it alone.  Queues are fair, so that neither starves.
+ *		moment first keeps sessions out, so that the scanner can finish what
+ *		they have left, and then the scanner as well.  Queues are fair, so that
+ *		neither starves.
  *
- *		sessions	dtx_quiet_hold_off, in PRE_COMMIT; PostgreSQL releases the
- *					lock after the COMMIT and ABORT callbacks
- *		scanners	dtx_quiet_enter and _leave, around one COMMIT PREPARED
- *		readers		dtx_quiet_begin and _end
+ *		sessions	ShareLock				dtx_quiet_hold_off, in PRE_COMMIT;
+ *											PostgreSQL releases it after the
+ *											COMMIT and ABORT callbacks
+ *		scanners	RowShareLock			dtx_quiet_enter and _leave, around
+ *											one COMMIT PREPARED
+ *		readers		ShareRowExclusiveLock	dtx_quiet_begin: no sessions
+ *					ExclusiveLock			dtx_quiet_alone: no scanners either
  *
  * (1) Nobody waits for the lock after the decision.
  * (2) A quiet moment, and the wait for it, last no longer than its caller's
@@ -72,7 +77,17 @@ dtx_quiet_enter(void)
 	LOCKTAG		tag;
 
 	quiet_tag(&tag);
-	return LockAcquire(&tag, ShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+	return LockAcquire(&tag, RowShareLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static void
+release_all(LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	quiet_tag(&tag);
+	while (DTX_LOCK_HELD(&tag, mode))
+		LockRelease(&tag, mode, true);
 }
 
 void
@@ -81,32 +96,41 @@ dtx_quiet_leave(void)
 	LOCKTAG		tag;
 
 	quiet_tag(&tag);
-	LockRelease(&tag, ShareLock, true);
+	LockRelease(&tag, RowShareLock, true);
 }
 
 /* After an error nobody knows how many there were. */
 void
 dtx_quiet_leave_all(void)
 {
-	LOCKTAG		tag;
-
-	quiet_tag(&tag);
-	while (DTX_LOCK_HELD(&tag, ShareLock))
-		LockRelease(&tag, ShareLock, true);
+	release_all(RowShareLock);
 }
 
-/* Wait until every phase two is over, and let none begin. */
+/* Wait until the phase two of every session is over, and let none begin. */
 void
 dtx_quiet_begin(void)
+{
+	acquire(ShareRowExclusiveLock, true);
+}
+
+/* The same for scanners, after dtx_quiet_begin(). */
+void
+dtx_quiet_alone(void)
 {
 	acquire(ExclusiveLock, true);
 }
 
+/* Let scanners go on, but no session. */
+void
+dtx_quiet_admit(void)
+{
+	release_all(ExclusiveLock);
+}
+
+/* All go on; also after an error in one of the above. */
 void
 dtx_quiet_end(void)
 {
-	LOCKTAG		tag;
-
-	quiet_tag(&tag);
-	LockRelease(&tag, ExclusiveLock, true);
+	release_all(ExclusiveLock);
+	release_all(ShareRowExclusiveLock);
 }

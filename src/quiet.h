@@ -13,6 +13,8 @@ extern bool dtx_quiet_enter(void);
 extern void dtx_quiet_leave(void);
 extern void dtx_quiet_leave_all(void);
 extern void dtx_quiet_begin(void);
+extern void dtx_quiet_alone(void);
+extern void dtx_quiet_admit(void);
 extern void dtx_quiet_end(void);
 
 #endif							/* DTX_QUIET_H */

@@ -287,13 +287,29 @@ static const char setup_query[] =
 " pg_catalog.set_config('DateStyle', '%s', false),"
 " pg_catalog.set_config('IntervalStyle', '%s', false)";
 
-/* How this session writes values. */
+/*
+ * How this session writes values.  Their texts are looked up when something
+ * has changed; what is not used of the buffers is zero.
+ */
 void
 dtx_remote_styles(DtxStyles *styles)
 {
-	strlcpy(styles->date, GetConfigOption("DateStyle", false, false), sizeof(styles->date));
-	strlcpy(styles->interval, GetConfigOption("IntervalStyle", false, false),
-			sizeof(styles->interval));
+	static DtxStyles now;
+	static int	date_style = -1;
+	static int	date_order = -1;
+	static int	interval_style = -1;
+
+	if (date_style != DateStyle || date_order != DateOrder || interval_style != IntervalStyle)
+	{
+		memset(&now, 0, sizeof(now));
+		strlcpy(now.date, GetConfigOption("DateStyle", false, false), sizeof(now.date));
+		strlcpy(now.interval, GetConfigOption("IntervalStyle", false, false),
+				sizeof(now.interval));
+		date_style = DateStyle;
+		date_order = DateOrder;
+		interval_style = IntervalStyle;
+	}
+	*styles = now;
 }
 
 /* Learn who is at the other end, and refuse what cannot be a node. */
@@ -708,10 +724,21 @@ wait_for_answer(DtxConnection *connection)
 TupleDesc
 dtx_text_columns(int count)
 {
-	TupleDesc	desc = CreateTemplateTupleDesc(count);
+	static TupleDesc one = NULL;
+	TupleDesc	desc;
+	MemoryContext old = CurrentMemoryContext;
 
+	/* nearly every result */
+	if (count == 1 && one != NULL)
+		return one;
+	if (count == 1)
+		MemoryContextSwitchTo(TopMemoryContext);
+	desc = CreateTemplateTupleDesc(count);
 	for (int i = 1; i <= count; i++)
 		TupleDescInitBuiltinEntry(desc, (AttrNumber) i, psprintf("c%d", i), TEXTOID, -1, 0);
+	MemoryContextSwitchTo(old);
+	if (count == 1)
+		one = desc;
 	return desc;
 }
 

@@ -16,7 +16,7 @@
 #include "shmem.h"
 
 #define DTX_TAG_SIZE 64
-#define DTX_SETTINGS_SIZE 192
+#define DTX_SETTINGS_SIZE 256
 
 /* How values are written, here or there. */
 typedef struct DtxStyles

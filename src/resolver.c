@@ -8,7 +8,10 @@
  *		connect		-> list			job_connect
  *		list		-> listed		job_list: which of our gids are prepared there,
  *									and what became of those that should be
- *		listed		-> replicated	job_listed: decides about each of them
+ *		listed		-> tries		job_listed: decides about each of them
+ *		tries		-> tried, replicated	job_tries: asks as each role for open TCC
+ *									branches of this coordinator
+ *		tried		-> tries		job_tried: decides about each of them
  *		replicated	-> finish		job_step, when standbys have it as well
  *		finish		-> finish, over	job_finish, job_finished: COMMIT PREPARED or
  *									ROLLBACK PREPARED, one after the other
@@ -25,6 +28,11 @@
  *												the node has lost its commit
  *		this life, or one that ended by restart	rolled back
  *		any other								held, or as an operator says
+ *
+ *		A TCC branch that is open on the node is known by the transaction that has
+ *		made it, for which the same questions are asked in the same order. Its row
+ *		is in dtx.step: a try that has one is left to its flow, any other one is
+ *		cancelled, or held.
  *
  * (1) "In progress" is asked before the row is looked for, and the row with a
  *	   snapshot taken then: the other order rolls back committed work.
@@ -51,8 +59,6 @@
 #include "executor/tuptable.h"
 #include "foreign/foreign.h"
 #include "miscadmin.h"
-#include "replication/syncrep.h"
-#include "replication/walsender.h"
 #include "storage/latch.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
@@ -72,6 +78,8 @@
 #include "remote.h"
 #include "resolver.h"
 #include "store.h"
+#include "store_flow.h"
+#include "try.h"
 
 /* A node that does not answer a question within this is given up for now. */
 #define ANSWER_TIMEOUT_MS (dtx_connect_timeout_s * 1000)
@@ -91,6 +99,8 @@ typedef enum JobState
 	JOB_CONNECT,
 	JOB_LIST,
 	JOB_LISTED,					/* waits for the list */
+	JOB_TRIES,					/* asks as the next role */
+	JOB_TRIED,					/* waits for that list */
 	JOB_REPLICATED,				/* waits for the synchronous standbys */
 	JOB_FINISH,
 	JOB_FINISHED,				/* waits for one branch */
@@ -105,6 +115,8 @@ typedef struct Action
 	bool		decided;		/* there is a status row */
 	bool		held;			/* it was held before */
 	bool		again;			/* it had committed: its decision is forgotten */
+	bool		is_try;			/* commit: confirm, else cancel */
+	bool		has_row;		/* in dtx.branch */
 	char		owner[NAMEDATALEN];
 	Oid			roleid;			/* of the status row, or none */
 	int			role_tried;		/* how many of the roles that come into question */
@@ -116,6 +128,11 @@ typedef struct Job
 	Oid			serverid;
 	char	   *name;
 	List	   *roles;
+	List	   *try_roles;		/* of these, those that have tried something */
+	int			try_role;		/* the next one of them */
+	bool		tries_hidden;	/* could not be listed as one of them */
+	List	   *lives;			/* of DtxLife */
+	TimestampTz tries_from;		/* when they were asked for */
 	DtxNode    *node;
 	DtxConnection *connection;	/* the one that is in use */
 	uint64		uncertain;		/* before the list was taken */
@@ -264,7 +281,8 @@ static bool
 may_finish(Job *job)
 {
 	if (job->holds_off || job->next >= list_length(job->actions) ||
-		!((Action *) list_nth(job->actions, job->next))->commit)
+		!((Action *) list_nth(job->actions, job->next))->commit ||
+		((Action *) list_nth(job->actions, job->next))->is_try)
 		return true;
 	return job->holds_off = dtx_quiet_enter();
 }
@@ -517,25 +535,6 @@ is_in_progress(uint64 xid)
 		TransactionIdIsInProgress((TransactionId) xid);
 }
 
-/*
- * May what is committed here be spread?  Only when it has reached the
- * synchronous standbys: a session that was killed in its wait for them left
- * that to us.
- */
-static bool
-is_replicated(XLogRecPtr lsn)
-{
-	bool		replicated;
-
-	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
-		return true;
-	LWLockAcquire(SyncRepLock, LW_SHARED);
-	replicated = !dtx_sync_standbys_defined() ||
-		WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
-	LWLockRelease(SyncRepLock);
-	return replicated;
-}
-
 /* Decide about one gid that is prepared on the node. */
 static void
 decide(DtxPass *pass, Job *job, List *lives, Listed *listed, GidEntry *entry)
@@ -757,7 +756,7 @@ job_listed(DtxPass *pass, Job *job)
 	DTX_FAULT("scan_listed");
 
 	transaction_begin(pass);
-	lives = dtx_store_lives();
+	lives = job->lives = dtx_store_lives();
 	if (dtx_database_subtrees(pass->database, &seen))
 		job->subtrees = dtx_store_subtrees();
 	foreach(cell, job->open)
@@ -779,6 +778,8 @@ job_listed(DtxPass *pass, Job *job)
 			continue;
 		if (entry->open != NULL)
 			check_open(pass, job, entry->open, statuses);
+		else if (entry->gid.branch > DTX_TRY_BRANCH)
+			continue;			/* looked at with the others of its kind */
 		else if (entry->row != NULL)
 		{
 			/* somebody ended what we only held; a session, what only waited */
@@ -788,11 +789,256 @@ job_listed(DtxPass *pass, Job *job)
 			dtx_store_branch_gone(&entry->row->gid);
 		}
 	}
+	transaction_commit(pass);
+	job->state = JOB_TRIES;
+}
+
+static bool
+same_gid(const DtxGid *a, const DtxGid *b)
+{
+	return a->life == b->life && a->xid == b->xid && a->nonce == b->nonce && a->branch == b->branch;
+}
+
+static DtxBranchRow *
+find_row(Job *job, const DtxGid *gid)
+{
+	ListCell   *cell;
+
+	foreach(cell, job->rows)
+	{
+		DtxBranchRow *row = lfirst(cell);
+
+		if (same_gid(&row->gid, gid))
+			return row;
+	}
+	return NULL;
+}
+
+/*
+ * Decide about one try that is open on the node, or may still come there: that
+ * of the transaction gid and of the number in gid->branch.
+ */
+static void
+decide_try(DtxPass *pass, Job *job, const DtxGid *gid, Oid roleid, double seconds)
+{
+	uint64		present = pg_atomic_read_u64(&pass->database->life);
+	DtxLifeClaim claim = dtx_life_claim(job->lives, present, gid->life);
+	DtxGid		name = *gid;
+	DtxBranchRow *row;
+	Action	   *action;
+	bool		commit = false;
+	bool		again = false;
+	ListCell   *cell;
+
+	if (claim == DTX_LIFE_FOREIGN)
+		return;
+	if (claim == DTX_LIFE_PRESENT && dtx_phase_two_running(gid->xid))
+		return;
+	name.branch += DTX_TRY_BRANCH;
+	row = find_row(job, &name);
+	foreach(cell, job->actions)
+	{
+		Action	   *other = lfirst(cell);
+
+		if (other->is_try && same_gid(&other->gid, &name))
+			return;				/* listed, and not answered to its session */
+	}
+	foreach(cell, job->subtrees)
+	{
+		DtxSubtree *subtree = lfirst(cell);
+
+		if (subtree->xid != gid->xid)
+			continue;
+		if (row == NULL || row->held)
+			dtx_store_branch_waits(&name, job->serverid,
+								   psprintf("its transaction is prepared here as \"%s\" and waits for COMMIT or ROLLBACK PREPARED",
+											subtree->gid), seconds);
+		job->left++;
+		job->waiting++;
+		return;
+	}
+	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(gid->xid))
+		return;
+	switch (dtx_store_try_fate(gid, gid->branch, job->tries_from))
+	{
+		case DTX_TRY_REGISTERED:
+			if (row != NULL)
+				dtx_store_branch_gone(&name);
+			return;
+		case DTX_TRY_CONFIRMED:
+			commit = again = true;
+			break;
+		case DTX_TRY_CANCELLED:
+			again = true;
+			break;
+		case DTX_TRY_UNREGISTERED:
+			if (claim != DTX_LIFE_UNPROVEN)
+				break;
+			if (row == NULL || row->outcome == DTX_OUTCOME_UNKNOWN)
+			{
+				hold(pass, job, &name, row && row->held,
+					 "a try of TCC: the coordinator was promoted, restored or copied since, and a commit of that life may be missing here");
+				return;
+			}
+			commit = row->outcome == DTX_OUTCOME_COMMITTED;
+			break;
+	}
+	action = palloc0(sizeof(Action));
+	action->gid = name;
+	action->commit = commit;
+	action->is_try = true;
+	action->again = again;
+	action->held = row && row->held;
+	action->has_row = row != NULL;
+	action->roleid = roleid;
+	job->actions = lappend(job->actions, action);
+}
+
+/* Tries that were listed as held or failing, and are not open any more. */
+static void
+tries_over(DtxPass *pass, Job *job)
+{
+	ListCell   *cell;
+
+	transaction_begin(pass);
+	foreach(cell, job->rows)
+	{
+		DtxBranchRow *row = lfirst(cell);
+		ListCell   *action_cell;
+		bool		seen = row->gid.branch <= DTX_TRY_BRANCH || row->listed || job->tries_hidden;
+
+		foreach(action_cell, job->actions)
+			seen = seen || same_gid(&((Action *) lfirst(action_cell))->gid, &row->gid);
+		if (seen)
+			continue;
+		if (row->held)
+			dtx_store_event("dtx", &row->gid, "gone", "not open on the node any more; not ended by dtx");
+		dtx_store_branch_gone(&row->gid);
+	}
 	/* the commit records of all these are flushed; are they replicated? */
 	job->flushed = GetFlushRecPtr(NULL);
 	job->deadline = dtx_later(dtx_now(), ANSWER_TIMEOUT_MS);
 	transaction_commit(pass);
 	job->state = JOB_REPLICATED;
+}
+
+/* Ask for open tries as the next role; the node shows it only its own. */
+static void
+job_tries(DtxPass *pass, Job *job)
+{
+	char		sql[256];
+	Oid			roleid;
+	ErrorData  *error;
+	bool		is_mapped;
+
+	if (job->try_role >= list_length(job->try_roles))
+	{
+		tries_over(pass, job);
+		return;
+	}
+	roleid = list_nth_oid(job->try_roles, job->try_role);
+	transaction_begin(pass);
+	is_mapped = mapped_user(job->serverid, roleid) != NULL;
+	transaction_commit(pass);
+	error = is_mapped ? job_open(pass, job, roleid) : NULL;
+	if (!is_mapped || error != NULL)
+	{
+		if (error != NULL && job->node->failures == 0 && job->node->clean == job->node->uncertain)
+			ereport(LOG,
+					(errmsg("dtx: node \"%s\" cannot be asked for tries of role %u: %s", job->name,
+							roleid, error->message)));
+		job->refused = job->refused || is_mapped;
+		job->left += is_mapped;
+		job->tries_hidden = true;
+		job->try_role++;
+		return;
+	}
+	job->tries_from = GetCurrentTimestamp();
+	snprintf(sql, sizeof(sql),
+			 "SELECT life::text, xid::text, nonce::text, step::text, seconds::text"
+			 " FROM dtx.open_tries(" INT64_FORMAT ") WHERE owner OPERATOR(pg_catalog.=) current_user",
+			 (int64) pass->database->lineage);
+	if (!dtx_remote_send(job->connection, sql, 1))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("lost connection to node \"%s\"", job->name)));
+	job->deadline = dtx_later(dtx_now(), ANSWER_TIMEOUT_MS);
+	job->state = JOB_TRIED;
+}
+
+/* Decide about what the node has listed, and about what was never answered. */
+static void
+job_tried(DtxPass *pass, Job *job)
+{
+	static DtxOrphan orphans[DTX_ORPHANS_MAX];
+	Oid			roleid = list_nth_oid(job->try_roles, job->try_role);
+	TupleDesc	expected = dtx_text_columns(5);
+	DtxResult	result = {0};
+	ErrorData  *error = NULL;
+	bool		from_node = true;
+	int			count;
+
+	transaction_begin(pass);
+	PG_TRY();
+	{
+		dtx_remote_get(job->connection, expected, pass_context, &result);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(pass_context);
+		error = dtx_remote_error(job->connection, "list of tries", &from_node);
+	}
+	PG_END_TRY();
+	if (error != NULL)
+	{
+		transaction_abort(pass);
+		transaction_begin(pass);
+		if (!from_node || dtx_sqlstate_is_lost(error->sqlerrcode))
+			ReThrowError(error);
+		/* without dtx over there nothing is left of its tries, either */
+		if (error->sqlerrcode != ERRCODE_UNDEFINED_FUNCTION && error->sqlerrcode != ERRCODE_UNDEFINED_SCHEMA)
+		{
+			job->tries_hidden = job->refused = true;
+			job->left++;
+		}
+	}
+	if (!dtx_remote_drain(job->connection))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("lost connection to node \"%s\"", job->name)));
+	DTX_FAULT("scan_tried");
+	if (result.rows != NULL)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(expected, &TTSOpsMinimalTuple);
+
+		while (tuplestore_gettupleslot(result.rows, true, false, slot))
+		{
+			DtxGid		gid;
+			DtxGid		name;
+			DtxBranchRow *row;
+
+			slot_getallattrs(slot);
+			gid.life = (uint64) strtoi64(TextDatumGetCString(slot->tts_values[0]), NULL, 10);
+			gid.xid = strtou64(TextDatumGetCString(slot->tts_values[1]), NULL, 10);
+			gid.nonce = (uint64) strtoi64(TextDatumGetCString(slot->tts_values[2]), NULL, 10);
+			gid.branch = atoi(TextDatumGetCString(slot->tts_values[3]));
+			name = gid;
+			name.branch += DTX_TRY_BRANCH;
+			row = find_row(job, &name);
+			if (row != NULL)
+				row->listed = true;
+			decide_try(pass, job, &gid, roleid, atof(TextDatumGetCString(slot->tts_values[4])));
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		tuplestore_end(result.rows);
+	}
+	count = dtx_database_orphans(pass->database, job->serverid, orphans);
+	for (int i = 0; i < count; i++)
+		if (orphans[i].roleid == roleid)
+			decide_try(pass, job, &orphans[i].gid, roleid, 0);
+	transaction_commit(pass);
+	job->try_role++;
+	job->state = JOB_TRIES;
 }
 
 /*
@@ -848,6 +1094,17 @@ job_over(DtxPass *pass, Job *job)
 	job->state = JOB_OVER;
 }
 
+/* The call that ends a try over there. */
+static char *
+end_of_try(DtxPass *pass, Action *action)
+{
+	char		number[12];
+
+	snprintf(number, sizeof(number), "%d", action->gid.branch - DTX_TRY_BRANCH);
+	return dtx_end_string(pass->database->lineage, &action->gid, number,
+						  action->commit ? "confirm" : "cancel");
+}
+
 static void
 job_finish(DtxPass *pass, Job *job)
 {
@@ -864,7 +1121,7 @@ job_finish(DtxPass *pass, Job *job)
 	}
 	action = list_nth(job->actions, job->next);
 	transaction_begin(pass);
-	roleid = action_role(job, action);
+	roleid = action->is_try ? action->roleid : action_role(job, action);
 	if (!OidIsValid(roleid))
 	{
 		hold(pass, job, &action->gid, action->held,
@@ -891,7 +1148,7 @@ job_finish(DtxPass *pass, Job *job)
 	}
 
 	/* somebody else's rights over there, be they enough, are not for this */
-	if (strcmp(job->connection->user, action->owner) != 0)
+	if (!action->is_try && strcmp(job->connection->user, action->owner) != 0)
 	{
 		action->role_tried++;
 		return;
@@ -900,11 +1157,13 @@ job_finish(DtxPass *pass, Job *job)
 	DTX_FAULT("scan_before_finish");
 	dtx_gid_format(&action->gid, gid);
 	snprintf(sql, sizeof(sql), "%s PREPARED '%s'", action->commit ? "COMMIT" : "ROLLBACK", gid);
-	if (!dtx_remote_send(job->connection, sql, 1))
+	if (!dtx_remote_send(job->connection, action->is_try ? end_of_try(pass, action) : sql, 1))
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
 				 errmsg("lost connection to node \"%s\"", job->name)));
-	job->deadline = dtx_later(dtx_now(), ANSWER_TIMEOUT_MS);
+	/* the statement of a cancel is the user's, and may take its time */
+	job->deadline = dtx_later(dtx_now(), ANSWER_TIMEOUT_MS +
+							  (action->is_try ? dtx_step_timeout_ms + dtx_branch_lock_timeout_ms : 0));
 	job->state = JOB_FINISHED;
 }
 
@@ -947,7 +1206,27 @@ job_finished(DtxPass *pass, Job *job)
 	DTX_FAULT("scan_after_finish");
 
 	job->state = JOB_FINISH;
-	if (error == NULL && strcmp(result.tag, tag) == 0)
+	if (error == NULL && action->is_try)
+	{
+		DtxGid		name = action->gid;
+
+		name.branch -= DTX_TRY_BRANCH;
+		dtx_database_drop_orphan(pass->database, &name);
+		if (action->has_row)
+			dtx_store_branch_gone(&action->gid);
+		dtx_count(action->commit ? DTX_STAT_FINISHED_COMMIT : DTX_STAT_FINISHED_ROLLBACK, 1);
+		pass->finished++;
+		job->next++;
+		name.branch = 0;
+		dtx_gid_format(&name, gid);
+		ereport(LOG,
+				(errmsg("dtx: try %d of \"%s\" on node \"%s\" %s", action->gid.branch - DTX_TRY_BRANCH, gid,
+						job->name, action->commit ? "confirmed" : "cancelled")));
+		if (action->again)
+			dtx_store_event("dtx", &action->gid, action->commit ? "confirmed again" : "cancelled again",
+							"the node had lost that: it was restored, or promoted without it");
+	}
+	else if (error == NULL && strcmp(result.tag, tag) == 0)
 	{
 		if (action->decided)
 			dtx_store_branch(&action->gid, job->serverid, "done", NULL, NULL);
@@ -968,7 +1247,7 @@ job_finished(DtxPass *pass, Job *job)
 					 errhint("It was restored, or promoted without its last commits: others may be missing, too.")));
 		}
 	}
-	else if (error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+	else if (error != NULL && error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE && !action->is_try)
 		action->role_tried++;	/* not ours to end: try as the next role */
 	else
 	{
@@ -976,8 +1255,8 @@ job_finished(DtxPass *pass, Job *job)
 		 * Gone (42704) proves nothing by itself: the next list tells.  Busy
 		 * (55000) and everything else is tried again.
 		 */
-		if (error != NULL && error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT &&
-			error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+		if (error != NULL && (action->is_try || (error->sqlerrcode != ERRCODE_UNDEFINED_OBJECT &&
+												 error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)))
 		{
 			dtx_store_branch(&action->gid, job->serverid, "pending",
 							 "the node refused to end it", error->message);
@@ -1004,6 +1283,9 @@ job_step(DtxPass *pass, Job *job)
 		case JOB_LIST:
 			job_list(pass, job);
 			return true;
+		case JOB_TRIES:
+			job_tries(pass, job);
+			return true;
 		case JOB_FINISH:
 			if (!may_finish(job))
 				return false;
@@ -1012,7 +1294,7 @@ job_step(DtxPass *pass, Job *job)
 				finish_over(job);
 			return true;
 		case JOB_REPLICATED:
-			if (is_replicated(job->flushed))
+			if (dtx_is_replicated(job->flushed))
 				job->state = JOB_FINISH;
 			else if (dtx_now() > job->deadline)
 			{
@@ -1024,6 +1306,7 @@ job_step(DtxPass *pass, Job *job)
 				return false;
 			return true;
 		case JOB_LISTED:
+		case JOB_TRIED:
 		case JOB_FINISHED:
 			switch (dtx_remote_poll(job->connection))
 			{
@@ -1045,6 +1328,8 @@ job_step(DtxPass *pass, Job *job)
 			dtx_deadline_start(ANSWER_TIMEOUT_MS);
 			if (job->state == JOB_LISTED)
 				job_listed(pass, job);
+			else if (job->state == JOB_TRIED)
+				job_tried(pass, job);
 			else
 			{
 				job_finished(pass, job);
@@ -1144,8 +1429,10 @@ make_jobs(DtxPass *pass, List *jobs)
 		job->name = GetForeignServer(row->serverid)->servername;
 		/* a PUBLIC mapping serves whom its users have left behind */
 		job->roles = list_append_unique_oid(row->roles, BOOTSTRAP_SUPERUSERID);
+		job->try_roles = row->try_roles;
 		job->node = node;
 		jobs = lappend(jobs, job);
+		pass->nodes++;
 	}
 	return jobs;
 }

@@ -25,6 +25,7 @@ typedef struct DtxPass
 	int64		finished;
 	int64		left;
 	int64		held;
+	int			nodes;			/* looked at */
 } DtxPass;
 
 extern void dtx_resolver_pass(DtxPass *pass);

@@ -10,6 +10,8 @@
  * (1) There is one per database: it holds a lock whose tag SQL cannot take.
  * (2) It holds no transaction while it sleeps or waits for a node.
  * (3) While its life is not adopted it sends nothing at all.
+ * (4) With nothing to do it falls asleep until the next sweep: whoever opens a
+ *	   branch, or leaves something behind, wakes it.
  *
  *-------------------------------------------------------------------------
  */
@@ -52,6 +54,7 @@
 #include "resolver.h"
 #include "session.h"
 #include "store.h"
+#include "store_flow.h"
 
 /* The status table is vacuumed after so many rows were forgotten. */
 #define VACUUM_AFTER 8192
@@ -115,6 +118,7 @@ scanner_exit(int code, Datum arg)
 	SpinLockAcquire(&database->mutex);
 	database->scanner_pid = 0;
 	database->scanner_latch = NULL;
+	database->asleep = false;
 	database->left_at = dtx_now();
 	if (code != 0)
 		database->wanted = true;	/* not of its own will */
@@ -270,9 +274,12 @@ vacuum_decisions(void)
 	forgotten = 0;
 }
 
-/* Try a failing node from a process of its own: connecting may block. */
+/*
+ * Try a failing node from a process of its own: connecting may block.  Within
+ * a pass there is no second one here if that is not to be had.
+ */
 static void
-start_node_workers(void)
+start_node_workers(bool in_pass)
 {
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "dtx nodes",
 												  ALLOCSET_SMALL_SIZES);
@@ -311,7 +318,8 @@ start_node_workers(void)
 			SpinLockAcquire(&node->mutex);
 			node->trying = false;
 			SpinLockRelease(&node->mutex);
-			dtx_resolver_pass(&pass);
+			if (!in_pass)
+				dtx_resolver_pass(&pass);
 			break;
 		}
 	}
@@ -401,6 +409,8 @@ look_for_subtrees(void)
 		dtx_database_subtrees_over(database, seen);
 }
 
+static int	alerts_open = 1;	/* an earlier scanner may have left some */
+
 /*
  * Tell operators of what does not come to an end.  True if there is nothing
  * to be told yet, but there will be.
@@ -408,7 +418,6 @@ look_for_subtrees(void)
 static bool
 raise_alerts(void)
 {
-	static int	open = 1;		/* an earlier scanner may have left some */
 	static DtxTime last = 0;
 	bool		adopted = database->state == DTX_DATABASE_READY;
 	MemoryContext caller = CurrentMemoryContext;
@@ -416,20 +425,65 @@ raise_alerts(void)
 	List	   *raised;
 	ListCell   *cell;
 
-	if (open == 0 && adopted && !dtx_nodes_unfinished(MyDatabaseId, InvalidOid))
+	if (alerts_open == 0 && adopted && !dtx_nodes_unfinished(MyDatabaseId, InvalidOid))
 		return false;
 	if (!dtx_exceeds(last, now, ALERT_PAUSE_MS))
-		return open == 0;
+		return alerts_open == 0;
 	last = now;
 	begin();
-	open = dtx_store_alerts(&raised);
+	alerts_open = dtx_store_alerts(&raised);
 	foreach(cell, raised)
 		ereport(LOG,
 				(errmsg("dtx: alert: %s", (char *) lfirst(cell)),
 				 errhint("See dtx.alert and dtx.stuck.")));
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	return open == 0 && (!adopted || dtx_nodes_unfinished(MyDatabaseId, InvalidOid));
+	return alerts_open == 0 && (!adopted || dtx_nodes_unfinished(MyDatabaseId, InvalidOid));
+}
+
+/* Is there nothing that could change without somebody waking us? */
+static bool
+nothing_to_do(void)
+{
+	uint64		seen;
+
+	return database->state == DTX_DATABASE_READY && alerts_open == 0 &&
+		!dtx_database_subtrees(database, &seen) &&
+		!dtx_nodes_unfinished(MyDatabaseId, InvalidOid) &&
+		dtx_database_fall_asleep(database);
+}
+
+/* Are there flows that nobody drives? */
+static bool
+start_flows(void)
+{
+	bool		unfinished;
+
+	begin();
+	unfinished = dtx_store_flows_unfinished();
+	CommitTransactionCommand();
+	if (unfinished)
+		dtx_flows_wake(database, false);
+	return true;
+}
+
+/*
+ * Flows that ended long ago, in batches, until somebody wants something else.
+ * False if some may be left.
+ */
+static bool
+forget_old_flows(int retention_min)
+{
+	int			count;
+
+	do
+	{
+		CHECK_FOR_INTERRUPTS();
+		begin();
+		count = dtx_store_flow_forget(retention_min);
+		CommitTransactionCommand();
+	} while (count > 0 && !database->work && database->stop_count == 0);
+	return count == 0;
 }
 
 /* Between two looks at nodes that are slow: sessions are waiting as well. */
@@ -441,7 +495,8 @@ meanwhile(void)
 	database->work = false;
 	SpinLockRelease(&database->mutex);
 	serve_requests();
-	start_node_workers();
+	forget_finished();
+	start_node_workers(true);
 }
 
 /*
@@ -453,6 +508,7 @@ scanner_round(void)
 {
 	static DtxTime last_work = 0;
 	static DtxTime last_retention = 0;
+	static bool flows_seen = false;
 	DtxTime now = dtx_now();
 	DtxDatabaseState state;
 	bool		busy;
@@ -473,6 +529,7 @@ scanner_round(void)
 	work = database->work;
 	database->work = false;
 	database->wanted = false;
+	database->asleep = false;
 	waiting = database->finished_count;
 	SpinLockRelease(&database->mutex);
 	if (work || waiting > 0 || last_work == 0)
@@ -495,7 +552,10 @@ scanner_round(void)
 			dtx_resolver_pass(&pass);
 			worker_unlock(LOCK_PASS);
 		}
-		start_node_workers();
+		/* to come back for the next sweep would cost more than to stay */
+		if (pass.nodes > 0 && dtx_sweep_interval_s <= dtx_scanner_idle_timeout_s)
+			last_work = dtx_now();
+		start_node_workers(false);
 		look_for_subtrees();
 		look_for_deadlocks();
 		if (now - last_retention > USECS_PER_MINUTE)
@@ -503,20 +563,29 @@ scanner_round(void)
 			begin();
 			dtx_store_forget_old(dtx_retention_min);
 			CommitTransactionCommand();
-			last_retention = now;
+			if (forget_old_flows(dtx_retention_min))
+				last_retention = now;
+			flows_seen = false;
 		}
+		/* after a start, and if a worker did not come up */
+		if (!flows_seen)
+			flows_seen = start_flows();
 		if (forgotten >= VACUUM_AFTER)
 			vacuum_decisions();
 	}
 
 	alert_to_come = raise_alerts();
-	timeout_ms = Min(next_due(&busy), dtx_scan_interval_ms);
+	timeout_ms = next_due(&busy);
 	if (has_open_branches())
 	{
 		busy = true;
 		if (dtx_deadlock_interval_ms > 0)
 			timeout_ms = Min(timeout_ms, dtx_deadlock_interval_ms);
 	}
+	if (busy || alert_to_come || !nothing_to_do())
+		timeout_ms = Min(timeout_ms, dtx_scan_interval_ms);
+	else
+		timeout_ms = Min(timeout_ms, (long) dtx_scanner_idle_timeout_s * 1000);
 	if (busy || alert_to_come)
 		last_work = dtx_now();
 	pgstat_report_stat(true);
@@ -526,6 +595,41 @@ scanner_round(void)
 								   dtx_scanner_idle_timeout_s * 1000))
 		proc_exit(0);
 	return timeout_ms;
+}
+
+/*
+ * We were woken: because somebody has begun something, and nothing else?  Then
+ * it is not time for a round yet, which would only be in the way.
+ */
+static bool
+only_begun(void)
+{
+	bool		result;
+
+	SpinLockAcquire(&database->mutex);
+	result = database->asleep && !database->work && database->stop_count == 0 &&
+		database->request_count == 0 && !ConfigReloadPending;
+	database->asleep = false;
+	SpinLockRelease(&database->mutex);
+	return result;
+}
+
+/* Sleep until there is something to do; at most for so long. */
+static void
+sleep_until(long timeout_ms)
+{
+	int			events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+								   timeout_ms, PG_WAIT_EXTENSION);
+
+	ResetLatch(MyLatch);
+	if ((events & WL_LATCH_SET) == 0 || !only_begun())
+		return;
+	timeout_ms = dtx_scan_interval_ms;
+	if (dtx_deadlock_interval_ms > 0)
+		timeout_ms = Min(timeout_ms, dtx_deadlock_interval_ms);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 timeout_ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
 }
 
 void
@@ -583,9 +687,7 @@ dtx_scanner_main(Datum arg)
 		}
 		PG_END_TRY();
 		worker_unlock_all();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 timeout_ms, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		sleep_until(timeout_ms);
 	}
 }
 

@@ -5,8 +5,9 @@
  *
  *		Each backend has a slot: who it is, which global transaction it has
  *		open, and whether that has been chosen to end a deadlock.  The
- *		sessions of its branches carry the same name on the nodes, as their
- *		application_name.
+ *		sessions of its branches are named after it on the nodes, by their
+ *		application_name, which so has to be set once and not in every
+ *		transaction; the first half of a transaction's nonce is the same number.
  *
  * (1) A slot speaks of one transaction at a time: whoever chooses it names
  *	   that, and if it is over meanwhile nothing happens.
@@ -72,8 +73,28 @@ dtx_session_shmem_init(void)
 		SpinLockInit(&slots[i].mutex);
 }
 
+/*
+ * A nonce for a transaction of this session.  Its first half is that of the
+ * session: the slot, so that no two have the same, and a few random bits.
+ */
+uint64
+dtx_session_nonce(void)
+{
+	static uint32 session = 0;
+	static pid_t owner = 0;
+
+	Assert(DTX_MY_PROC_INDEX < (1 << 18));	/* MAX_BACKENDS */
+	if (owner != MyProcPid)
+	{
+		/* not zero, which stands for none */
+		session = (uint32) DTX_MY_PROC_INDEX << 14 | (uint32) (dtx_random64() % 0x3fff + 1);
+		owner = MyProcPid;
+	}
+	return (uint64) session << 32 | (uint32) dtx_random64();
+}
+
 void
-dtx_session_begin(const DtxIdentityName *name)
+dtx_session_begin(const DtxTransactionName *name)
 {
 	Slot	   *slot = &slots[DTX_MY_PROC_INDEX];
 
@@ -183,7 +204,7 @@ dtx_session_waits_long(Oid database, int ms)
 
 /* Have a transaction give way; false if it is not open here any more. */
 bool
-dtx_session_cancel(const DtxIdentityName *name, const char *detail)
+dtx_session_cancel(const DtxTransactionName *name, const char *detail)
 {
 	bool		found = false;
 
@@ -240,27 +261,29 @@ dtx_session_rename_cancel(ErrorData *error)
 
 /* The name for a branch's session; buffer has DTX_IDENTITY_SIZE bytes. */
 void
-dtx_identity_format(const DtxIdentityName *name, char *buffer)
+dtx_identity_format(uint64 life, uint32 session, char *buffer)
 {
-	snprintf(buffer, DTX_IDENTITY_SIZE, "dtx:%016llx:%016llx:%llx",
-			 (unsigned long long) name->life, (unsigned long long) name->nonce,
-			 (unsigned long long) name->begun);
+	char	   *end = buffer;
+
+	memcpy(end, "dtx:", 4);
+	end = dtx_hex(end + 4, life, 16);
+	*end++ = ':';
+	end = dtx_hex(end, session, 8);
+	Assert(end < buffer + DTX_IDENTITY_SIZE);
 }
 
 bool
-dtx_identity_parse(const char *text, DtxIdentityName *name)
+dtx_identity_parse(const char *text, uint64 *life, uint32 *session)
 {
-	unsigned long long life;
-	unsigned long long nonce;
-	unsigned long long begun;
+	unsigned long long parsed_life;
+	unsigned int parsed_session;
 	char		again[DTX_IDENTITY_SIZE];
 
 	if (strlen(text) >= DTX_IDENTITY_SIZE ||
-		sscanf(text, "dtx:%16llx:%16llx:%16llx", &life, &nonce, &begun) != 3)
+		sscanf(text, "dtx:%16llx:%8x", &parsed_life, &parsed_session) != 2)
 		return false;
-	name->life = life;
-	name->nonce = nonce;
-	name->begun = begun;
-	dtx_identity_format(name, again);
+	*life = parsed_life;
+	*session = parsed_session;
+	dtx_identity_format(*life, *session, again);
 	return strcmp(again, text) == 0;
 }

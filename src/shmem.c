@@ -20,6 +20,8 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
+#include "replication/syncrep.h"
+#include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
@@ -159,7 +161,11 @@ dtx_database(Oid database, bool create)
 		SpinLockInit(&result->mutex);
 		pg_atomic_init_u64(&result->life, 0);
 		ConditionVariableInit(&result->changed);
+		ConditionVariableInit(&result->flow_over);
 		result->subtrees = 1;	/* an earlier run may have left some */
+		/* before the first xid of this run is read, nothing is driven */
+		if (!RecoveryInProgress())
+			result->flows_lost = U64FromFullTransactionId(ReadNextFullTransactionId());
 		result->database = database;
 	}
 	LWLockRelease(dtx_shared->lock);
@@ -241,6 +247,129 @@ dtx_database_want(DtxDatabase *database)
 }
 
 /*
+ * There may be flows that are due; with "changed" somebody has changed the row
+ * of one that may be driven right now.  Never throws.
+ */
+void
+dtx_flows_wake(DtxDatabase *database, bool changed)
+{
+	Latch	   *latches[DTX_FLOW_WORKERS_MAX];
+	bool		running = true;
+
+	if (database == NULL)
+		return;
+	SpinLockAcquire(&database->mutex);
+	database->flows_submitted++;
+	if (changed)
+		database->flows_changed++;
+	memcpy(latches, database->flow_latches, sizeof(latches));
+	/* each of them has flows of its own */
+	for (int i = 0; i < dtx_workers; i++)
+		running = running && latches[i] != NULL;
+	if (!running)
+		database->flows_wanted = true;
+	SpinLockRelease(&database->mutex);
+	for (int i = 0; i < DTX_FLOW_WORKERS_MAX; i++)
+		if (latches[i] != NULL)
+			SetLatch(latches[i]);
+	if (!running)
+		dtx_launcher_wake();
+}
+
+/*
+ * Somebody who drove flows has ended, and did not wait for answers: operations
+ * may be on their way of which nobody knows, of flows that exist by now.  Also
+ * for processes that exit.
+ */
+void
+dtx_flows_lose(DtxDatabase *database)
+{
+	uint64		next;
+
+	if (database == NULL)
+		return;
+	LWLockReleaseAll();
+	next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	SpinLockAcquire(&database->mutex);
+	database->flows_lost = Max(database->flows_lost, next);
+	SpinLockRelease(&database->mutex);
+}
+
+/* Has that become of a flow, by the xid of its submission? */
+bool
+dtx_flow_may_be_lost(DtxDatabase *database, uint64 xid)
+{
+	bool		lost;
+
+	SpinLockAcquire(&database->mutex);
+	lost = xid < database->flows_lost;
+	SpinLockRelease(&database->mutex);
+	return lost;
+}
+
+uint64
+dtx_flows_changed(DtxDatabase *database)
+{
+	uint64		value;
+
+	SpinLockAcquire(&database->mutex);
+	value = database->flows_changed;
+	SpinLockRelease(&database->mutex);
+	return value;
+}
+
+uint64
+dtx_flows_submitted(DtxDatabase *database)
+{
+	uint64		value;
+
+	SpinLockAcquire(&database->mutex);
+	value = database->flows_submitted;
+	SpinLockRelease(&database->mutex);
+	return value;
+}
+
+/*
+ * A session has a branch open, after it has counted that: somebody has to look
+ * after deadlocks, and to forget what will be finished.
+ */
+void
+dtx_database_begun(DtxDatabase *database)
+{
+	Latch	   *latch = database->scanner_latch;
+
+	/* the count was raised by an atomic operation, which is a barrier */
+	if (latch != NULL && !database->asleep)
+		return;
+	dtx_database_want(database);
+	/* not with work: there is none yet */
+	if (latch != NULL)
+		SetLatch(latch);
+}
+
+/*
+ * The scanner has nothing to do, and does not want to look again by itself.
+ * False if somebody has just begun something.
+ */
+bool
+dtx_database_fall_asleep(DtxDatabase *database)
+{
+	bool		asleep;
+
+	SpinLockAcquire(&database->mutex);
+	database->asleep = true;
+	SpinLockRelease(&database->mutex);
+	pg_memory_barrier();
+	asleep = !dtx_nodes_open(database->database);
+	SpinLockAcquire(&database->mutex);
+	asleep = asleep && !database->work && database->finished_count == 0 &&
+		database->request_count == 0;
+	database->asleep = asleep;
+	SpinLockRelease(&database->mutex);
+	return asleep;
+}
+
+/*
  * All branches of xid have committed: its row may be forgotten.  Without
  * room the scanner finds that out by asking the nodes.  Never throws.
  */
@@ -293,6 +422,107 @@ dtx_database_finished(DtxDatabase *database, uint64 **xids)
 	return count;
 }
 
+/*
+ * A local transaction with tries has committed: have its flow's row written by
+ * a worker, which is woken.  Without room it finds that out later.  Never
+ * throws.
+ */
+void
+dtx_database_add_tcc_end(DtxDatabase *database, uint64 xid, uint64 nonce, bool confirmed)
+{
+	SpinLockAcquire(&database->mutex);
+	if (database->tcc_end_count < DTX_TCC_ENDS_MAX)
+	{
+		DtxTccEnd  *end = &database->tcc_ends[database->tcc_end_count++];
+
+		end->xid = xid;
+		end->nonce = nonce;
+		end->confirmed = confirmed;
+	}
+	SpinLockRelease(&database->mutex);
+	dtx_flows_wake(database, false);
+}
+
+/* All of these (there is room for DTX_TCC_ENDS_MAX), and how many. */
+int
+dtx_database_tcc_ends(DtxDatabase *database, DtxTccEnd *ends)
+{
+	int			count;
+
+	SpinLockAcquire(&database->mutex);
+	count = database->tcc_end_count;
+	memcpy(ends, database->tcc_ends, sizeof(DtxTccEnd) * count);
+	SpinLockRelease(&database->mutex);
+	return count;
+}
+
+/* These are written down; another worker may have been at it as well. */
+void
+dtx_database_drop_tcc_ends(DtxDatabase *database, const DtxTccEnd *ends, int count)
+{
+	int			kept = 0;
+
+	SpinLockAcquire(&database->mutex);
+	for (int i = 0, k = 0; i < database->tcc_end_count; i++)
+	{
+		/* in the same order, apart from what somebody has dropped */
+		int			at = k;
+
+		while (at < count && ends[at].nonce != database->tcc_ends[i].nonce)
+			at++;
+		if (at < count)
+			k = at + 1;
+		else
+			database->tcc_ends[kept++] = database->tcc_ends[i];
+	}
+	database->tcc_end_count = kept;
+	SpinLockRelease(&database->mutex);
+}
+
+/*
+ * A try was sent and not answered, and its transaction has not committed it.
+ * Without room it is found when it has come.  Never throws.
+ */
+void
+dtx_database_add_orphan(DtxDatabase *database, const DtxOrphan *orphan)
+{
+	SpinLockAcquire(&database->mutex);
+	if (database->orphan_count < DTX_ORPHANS_MAX)
+		database->orphans[database->orphan_count++] = *orphan;
+	SpinLockRelease(&database->mutex);
+}
+
+/* Those of a server (there is room for DTX_ORPHANS_MAX), and how many. */
+int
+dtx_database_orphans(DtxDatabase *database, Oid serverid, DtxOrphan *orphans)
+{
+	int			count = 0;
+
+	SpinLockAcquire(&database->mutex);
+	for (int i = 0; i < database->orphan_count; i++)
+		if (database->orphans[i].serverid == serverid)
+			orphans[count++] = database->orphans[i];
+	SpinLockRelease(&database->mutex);
+	return count;
+}
+
+void
+dtx_database_drop_orphan(DtxDatabase *database, const DtxGid *gid)
+{
+	int			kept = 0;
+
+	SpinLockAcquire(&database->mutex);
+	for (int i = 0; i < database->orphan_count; i++)
+	{
+		const DtxGid *other = &database->orphans[i].gid;
+
+		if (other->xid != gid->xid || other->nonce != gid->nonce || other->branch != gid->branch)
+			database->orphans[kept++] = database->orphans[i];
+	}
+	database->orphan_count = kept;
+	SpinLockRelease(&database->mutex);
+}
+
 /* What is known of a node; NULL if nothing, or if there is no room. */
 DtxNode *
 dtx_node_state(Oid database, Oid serverid, bool create)
@@ -325,6 +555,20 @@ dtx_node_uncertain(DtxNode *node)
 	SpinLockAcquire(&node->mutex);
 	node->uncertain++;
 	node->watched_from = now;
+	SpinLockRelease(&node->mutex);
+}
+
+/*
+ * Somebody waits for what is left on the node: look at it now, unless it
+ * fails.  Never throws.
+ */
+void
+dtx_node_hurry(DtxNode *node)
+{
+	SpinLockAcquire(&node->mutex);
+	node->uncertain++;
+	if (node->failures == 0)
+		node->next_try_at = 0;
 	SpinLockRelease(&node->mutex);
 }
 
@@ -519,4 +763,24 @@ dtx_count(DtxCounter counter, int64 by)
 {
 	if (dtx_shared != NULL)
 		pg_atomic_fetch_add_u64(&dtx_shared->counters[counter], by);
+}
+
+/*
+ * May what is committed here up to this be spread?  Only when it has reached
+ * the synchronous standbys: a wait for them may have been broken off, and left
+ * that to whoever goes on.
+ */
+bool
+dtx_is_replicated(XLogRecPtr lsn)
+{
+	bool		replicated;
+
+	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
+		return true;
+	/* whoever drops the setting wakes the waiters first, under this lock */
+	LWLockAcquire(SyncRepLock, LW_SHARED);
+	replicated = !dtx_sync_standbys_defined() ||
+		WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= lsn;
+	LWLockRelease(SyncRepLock);
+	return replicated;
 }

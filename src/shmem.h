@@ -8,6 +8,7 @@
 #ifndef DTX_SHMEM_H
 #define DTX_SHMEM_H
 
+#include "access/xlogdefs.h"
 #include "port/atomics.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
@@ -24,6 +25,12 @@
 /* (server, role) pairs that wait for the scanner to write them down. */
 #define DTX_REQUESTS_MAX 32
 #define DTX_ERROR_SIZE 256
+/* Bound TCC transactions whose sessions have ended, for the workers. */
+#define DTX_TCC_ENDS_MAX 1024
+/* Tries that nobody has an answer to. */
+#define DTX_ORPHANS_MAX 256
+/* Workers of one database that drive flows. */
+#define DTX_FLOW_WORKERS_MAX 16
 
 typedef enum DtxDatabaseState
 {
@@ -39,7 +46,24 @@ typedef struct DtxRequest
 {
 	Oid			serverid;
 	Oid			roleid;
+	bool		tries;			/* for TCC branches, too */
 } DtxRequest;
+
+/* A TCC transaction that was bound to a local one, which has committed. */
+typedef struct DtxTccEnd
+{
+	uint64		xid;
+	uint64		nonce;
+	bool		confirmed;		/* all of it; else there is something to do */
+} DtxTccEnd;
+
+/* A try that was sent and not answered: it has to be cancelled before it comes. */
+typedef struct DtxOrphan
+{
+	DtxGid		gid;			/* branch: number of the try */
+	Oid			serverid;
+	Oid			roleid;
+} DtxOrphan;
 
 /* One database.  Everything below "mutex" is guarded by it. */
 typedef struct DtxDatabase
@@ -56,12 +80,25 @@ typedef struct DtxDatabase
 	bool		starting;		/* the launcher has registered a scanner */
 	bool		wanted;			/* somebody needs a scanner */
 	bool		work;			/* the scanner has something to do now */
+	bool		asleep;			/* it has nothing to do, and does not look by itself */
 	int			worker_count;	/* workers that try a failing node, or look for deadlocks */
 	DtxTime left_at;		/* when the last scanner left */
 	uint64		subtrees;		/* raised by who prepared a local transaction */
 	uint64		subtrees_over;	/* value of subtrees when none was left */
+	bool		flows_wanted;	/* workers for flows are to be started */
+	uint64		flows_changed;	/* raised when somebody changed a flow's row */
+	uint64		flows_submitted;	/* raised when there may be something due */
+	uint64		flows_lost;		/* see dtx_flows_lose() */
+	bool		flows_prepared; /* PREPARE TRANSACTION has hidden some, for later */
+	pid_t		flow_pids[DTX_FLOW_WORKERS_MAX];
+	Latch	   *flow_latches[DTX_FLOW_WORKERS_MAX];
+	ConditionVariable flow_over;	/* broadcast when flows have ended */
 	int			request_count;
 	DtxRequest	requests[DTX_REQUESTS_MAX];
+	int			tcc_end_count;
+	DtxTccEnd	tcc_ends[DTX_TCC_ENDS_MAX];
+	int			orphan_count;
+	DtxOrphan	orphans[DTX_ORPHANS_MAX];
 	int			finished_count;
 	uint64		finished[DTX_FINISHED_MAX];
 } DtxDatabase;
@@ -82,6 +119,7 @@ typedef struct DtxNode
 	DtxTime watched_from;	/* since then something may still arrive */
 	uint64		clean;			/* value of uncertain at the last clean scan */
 	bool		hung;			/* missed a bound: COMMIT does not wait for it */
+	bool		has_barrier;	/* dtx is installed over there, seen by somebody */
 	bool		trying;			/* a worker of its own is at it */
 	DtxTime trying_from;
 	int			failures;		/* in a row */
@@ -123,7 +161,8 @@ typedef struct DtxShared
 	LWLock	   *lock;			/* finding and making databases and nodes */
 	pid_t		launcher_pid;
 	Latch	   *launcher_latch;
-	uint64		boot_xid;		/* first xid8 that this run handed out */
+	uint64		boot_xid;		/* first xid8 of this run, or less after a promotion */
+	uint64		launch_xid;		/* first one, or a few more */
 	pg_atomic_uint64 counters[DTX_STAT_COUNT];
 	int			database_count;
 	DtxDatabase *databases;
@@ -140,16 +179,30 @@ extern void dtx_require_preload(void);
 extern DtxDatabase *dtx_database(Oid database, bool create);
 extern void dtx_database_wake(DtxDatabase *database);
 extern void dtx_database_want(DtxDatabase *database);
+extern void dtx_database_begun(DtxDatabase *database);
+extern bool dtx_database_fall_asleep(DtxDatabase *database);
 extern bool dtx_database_add_finished(DtxDatabase *database, uint64 xid);
 extern bool dtx_database_is_finished(DtxDatabase *database, uint64 xid);
 extern int	dtx_database_finished(DtxDatabase *database, uint64 **xids);
+extern void dtx_database_add_tcc_end(DtxDatabase *database, uint64 xid, uint64 nonce, bool confirmed);
+extern int	dtx_database_tcc_ends(DtxDatabase *database, DtxTccEnd *ends);
+extern void dtx_database_drop_tcc_ends(DtxDatabase *database, const DtxTccEnd *ends, int count);
+extern void dtx_database_add_orphan(DtxDatabase *database, const DtxOrphan *orphan);
+extern int	dtx_database_orphans(DtxDatabase *database, Oid serverid, DtxOrphan *orphans);
+extern void dtx_database_drop_orphan(DtxDatabase *database, const DtxGid *gid);
 extern void dtx_database_add_subtree(DtxDatabase *database);
 extern bool dtx_database_subtrees(DtxDatabase *database, uint64 *seen);
 extern void dtx_database_subtrees_over(DtxDatabase *database, uint64 seen);
 extern void dtx_launcher_wake(void);
+extern void dtx_flows_wake(DtxDatabase *database, bool changed);
+extern void dtx_flows_lose(DtxDatabase *database);
+extern bool dtx_flow_may_be_lost(DtxDatabase *database, uint64 xid);
+extern uint64 dtx_flows_changed(DtxDatabase *database);
+extern uint64 dtx_flows_submitted(DtxDatabase *database);
 
 extern DtxNode *dtx_node_state(Oid database, Oid serverid, bool create);
 extern void dtx_node_uncertain(DtxNode *node);
+extern void dtx_node_hurry(DtxNode *node);
 extern void dtx_node_reached(DtxNode *node);
 extern void dtx_node_failed(DtxNode *node, const char *error, int backoff_max_ms);
 extern void dtx_node_watch(DtxNode *node);
@@ -159,6 +212,8 @@ extern bool dtx_nodes_open(Oid database);
 extern bool dtx_nodes_unfinished(Oid database, Oid serverid);
 extern void dtx_nodes_settle(Oid database, bool (*in_use) (Oid serverid));
 extern void dtx_database_forget(Oid database);
+
+extern bool dtx_is_replicated(XLogRecPtr lsn);
 
 extern void dtx_phase_two_set(uint64 xid);
 extern void dtx_phase_two_clear(void);

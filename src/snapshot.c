@@ -4,15 +4,17 @@
  *		What needs to see every global transaction whole: consistent reads
  *		over nodes, and restore points of all of them.
  *
- *		look		wait until phase two of all commits is over (quiet.c)
- *					-> act		no branch on the nodes waits for the scanner
- *					-> look		else: let go, wait for the scanner, once more
+ *		look		wait until phase two of all commits is over (quiet.c), then
+ *					for the scanner to finish what they have left
+ *					-> act		nothing is left, and the scanner is kept out, too
+ *					-> look		it gets no further: let go, later once more
  *		act			snapshots, or restore points, on all nodes side by side
  *
  * (1) A commit that is decided before is finished on these nodes before; one
  *	   that is decided after begins its phase two after.
  * (2) The coordinator's restore point comes before those of the nodes: what
- *	   they have committed by then, it knows of by then.
+ *	   they have committed by then, it knows of by then.  What is decided is
+ *	   finished, and forgotten, before it.
  * (3) Connections are opened, and proven alive, before commits are held up.
  *
  *-------------------------------------------------------------------------
@@ -43,26 +45,61 @@
 #include "store.h"
 #include "twophase.h"
 
-/* Between two looks at branches that the scanner has to finish. */
-#define LOOK_AGAIN_MS 50
+/* With commits held up, between two looks at what the scanner has to do. */
+#define REST_PAUSE_MS 2
+/* If the scanner has finished nothing for so long, commits go on. */
+#define STALL_MS 100
+/* For so long at most, if it does not finish everything meanwhile. */
+#define LOOK_AGAIN_MS 1000
+#define LOOK_MS 50
 
 PG_FUNCTION_INFO_V1(dtx_snapshot);
 PG_FUNCTION_INFO_V1(dtx_create_restore_point);
 
 /*
- * While commits are held up: does a decision wait for the scanner to finish
- * it on one of these nodes?
+ * Branches on these nodes that are decided and not known to have committed,
+ * as a list of servers.  If so asked, *unforgotten says whether the scanner
+ * has to forget others that are.
  */
-static bool
-is_unfinished(DtxDatabase *database, List *serverids, Oid *where)
+static List *
+list_unfinished(DtxDatabase *database, List *serverids, bool *unforgotten)
 {
 	uint64	   *finished;
 	int			count;
+	List	   *result;
 
 	/* in this order: what is finished may be forgotten at any time */
 	count = dtx_database_finished(database, &finished);
-	return dtx_store_unfinished(pg_atomic_read_u64(&database->life), finished, count,
-								serverids, where);
+	result = dtx_store_unfinished(pg_atomic_read_u64(&database->life), finished, count, serverids);
+	if (unforgotten != NULL)
+		*unforgotten = count > 0;
+	pfree(finished);
+	return result;
+}
+
+/* Have the scanner finish what is left, now. */
+static void
+hurry(DtxDatabase *database, List *serverids)
+{
+	ListCell   *cell;
+
+	foreach(cell, serverids)
+	{
+		DtxNode    *node = dtx_node_state(MyDatabaseId, lfirst_oid(cell), false);
+
+		if (node != NULL)
+			dtx_node_hurry(node);
+	}
+	dtx_database_wake(database);
+}
+
+static void
+wait_ms(long ms)
+{
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /*
@@ -86,11 +123,63 @@ too_late(MemoryContext caller, const char *what, const char *hint)
 }
 
 /*
- * Hold commits up at a moment when nothing is half done on the nodes.  The
+ * While no session commits: wait until nothing is half done on the nodes, and
+ * if so asked, nothing that is done is left in the status table; then keep the
+ * scanner out, too.  False, with a node in *where, if it gets no further.
+ */
+static bool
+come_to_rest(DtxDatabase *database, List *serverids, bool forgotten, Oid *where)
+{
+	DtxTime		begun = dtx_now();
+	DtxTime		moved_at = begun;
+	int			least = PG_INT32_MAX;
+	bool		alone = false;
+
+	for (;;)
+	{
+		bool		unforgotten = false;
+		List	   *unfinished = list_unfinished(database, serverids, forgotten ? &unforgotten : NULL);
+		int			left = list_length(unfinished);
+
+		if (left > 0)
+			*where = linitial_oid(unfinished);
+		if (left == 0 && !unforgotten)
+		{
+			/* a local transaction that is prepared may have been ended since */
+			if (alone)
+				return true;
+			dtx_quiet_alone();
+			alone = true;
+			continue;
+		}
+		if (alone)
+			dtx_quiet_admit();
+		alone = false;
+		if (left < least)
+		{
+			least = left;
+			moved_at = dtx_now();
+			hurry(database, unfinished);
+		}
+		else if (left > 0 &&
+				 (dtx_exceeds(moved_at, dtx_now(), STALL_MS) ||
+				  dtx_exceeds(begun, dtx_now(), dtx_lockout_timeout_ms / 2)))
+			return false;
+		else
+			hurry(database, unfinished);
+		list_free(unfinished);
+		wait_ms(REST_PAUSE_MS);
+	}
+}
+
+/*
+ * Hold commits up at a moment when nothing is half done on the nodes, and if
+ * so asked, when the status table has nothing that is done: on recovered
+ * nodes, which have another timeline, nobody could prove that it was.  The
  * caller ends it with let_go(), within the deadline that runs then.
  */
 static void
-hold_up(DtxDatabase *database, List *serverids)
+hold_up(DtxDatabase *database, List *serverids, bool forgotten)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	DtxTime		give_up_at = dtx_later(dtx_now(), dtx_prepare_timeout_ms);
@@ -98,25 +187,22 @@ hold_up(DtxDatabase *database, List *serverids)
 
 	for (;;)
 	{
-		volatile bool held = false;
-		volatile bool unfinished = false;
+		volatile bool rests = false;
 
 		dtx_deadline_start(dtx_lockout_timeout_ms);
 		PG_TRY();
 		{
 			dtx_quiet_begin();
-			held = true;
-			unfinished = serverids != NIL && is_unfinished(database, serverids, &where);
+			rests = come_to_rest(database, serverids, forgotten, &where);
 		}
 		PG_CATCH();
 		{
-			if (held)
-				dtx_quiet_end();
+			dtx_quiet_end();
 			too_late(caller, "commits of global transactions did not come to rest",
-					 "A node may be slow to answer: see dtx.nodes.");
+					 "A node may be slow to answer, or the scanner: see dtx.nodes.");
 		}
 		PG_END_TRY();
-		if (!unfinished)
+		if (rests)
 			break;
 		dtx_quiet_end();
 		dtx_deadline_stop();
@@ -126,11 +212,13 @@ hold_up(DtxDatabase *database, List *serverids)
 					 errmsg("branches of earlier transactions are not finished on node \"%s\"",
 							GetForeignServer(where)->servername),
 					 errhint("See dtx.stuck and dtx.nodes.")));
-		dtx_database_wake(database);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LOOK_AGAIN_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
+		/* so that those who commit are held up for a small part of the time */
+		for (int i = 0; i < LOOK_AGAIN_MS / LOOK_MS; i++)
+		{
+			wait_ms(LOOK_MS);
+			if (list_unfinished(database, serverids, NULL) == NIL)
+				break;
+		}
 	}
 }
 
@@ -208,7 +296,7 @@ dtx_snapshot(PG_FUNCTION_ARGS)
 		dtx_branch_prove_alive(branch);
 	}
 
-	hold_up(database, serverids);
+	hold_up(database, serverids, false);
 	PG_TRY();
 	{
 		DTX_FAULT("snapshot_quiet");
@@ -253,6 +341,7 @@ create_points(const char *name, List *connections, ReturnSetInfo *rsinfo)
 	{
 		DTX_FAULT("restore_point_quiet");
 		add_point(rsinfo, NULL, XLogRestorePoint(name));
+		DTX_FAULT("restore_point_here");
 		foreach(cell, connections)
 		{
 			at = lfirst(cell);
@@ -297,6 +386,7 @@ dtx_create_restore_point(PG_FUNCTION_ARGS)
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	DtxDatabase *database = dtx_node_database(true);
 	List	   *volatile connections = NIL;
+	List	   *volatile serverids = NIL;
 	ListCell   *cell;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -320,10 +410,10 @@ dtx_create_restore_point(PG_FUNCTION_ARGS)
 			(void) dtx_node_lookup(node, GetUserId());
 			connection = dtx_remote_new(serverid, node, GetUserId(), "dtxpoint");
 			connections = lappend(connections, connection);
+			serverids = lappend_oid(serverids, serverid);
 			dtx_remote_connect(connection);
 		}
-		/* what is decided by then, the recovered coordinator knows of, too */
-		hold_up(database, NIL);
+		hold_up(database, serverids, true);
 		create_points(name, connections, rsinfo);
 		dtx_store_event(GetUserNameFromId(GetSessionUserId(), false), NULL,
 						"restore point created", name);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * store.c
- *		The only reader and writer of dtx tables.
+ *		The only reader and writer of dtx tables (those of flows: store_flow.c).
  *
  *		dtx.lineage		this coordinator
  *		dtx.life		its runs
@@ -39,6 +39,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
@@ -49,17 +50,7 @@
 
 #include "compat.h"
 #include "store.h"
-
-/*
- * Work on the tables as their owner, with a search path that nobody else can
- * fill, and with a snapshot of this moment for whatever is only read.
- */
-typedef struct StoreContext
-{
-	Oid			save_user;
-	int			save_sec_context;
-	int			guc_level;
-} StoreContext;
+#include "store_private.h"
 
 static Oid
 schema_owner(Oid schema)
@@ -77,8 +68,8 @@ schema_owner(Oid schema)
 	return owner;
 }
 
-static void
-store_enter(StoreContext *context)
+void
+dtx_store_enter(StoreContext *context)
 {
 	GetUserIdAndSecContext(&context->save_user, &context->save_sec_context);
 	SetUserIdAndSecContext(schema_owner(get_namespace_oid(DTX_SCHEMA, true)),
@@ -92,8 +83,8 @@ store_enter(StoreContext *context)
 	PushActiveSnapshot(GetLatestSnapshot());
 }
 
-static void
-store_leave(StoreContext *context)
+void
+dtx_store_leave(StoreContext *context)
 {
 	PopActiveSnapshot();
 	SPI_finish();
@@ -102,9 +93,9 @@ store_leave(StoreContext *context)
 }
 
 /* Run one statement; its rows are in SPI_tuptable. */
-static uint64
-run(const char *sql, bool read_only, int count, Oid *types, Datum *values,
-	const char *nulls)
+uint64
+dtx_store_run(const char *sql, bool read_only, int count, Oid *types, Datum *values,
+			  const char *nulls)
 {
 	int			result = SPI_execute_with_args(sql, count, types, values, nulls,
 											   read_only, 0);
@@ -114,49 +105,26 @@ run(const char *sql, bool read_only, int count, Oid *types, Datum *values,
 	return SPI_processed;
 }
 
-static Datum
-column(uint64 row, int number, bool *isnull)
+/* The same for a statement that runs often: it is planned once per session. */
+uint64
+dtx_store_run_kept(SPIPlanPtr *plan, const char *sql, bool read_only, int count, Oid *types,
+				   Datum *values, const char *nulls)
 {
-	return SPI_getbinval(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, number, isnull);
-}
+	int			result;
 
-static uint64
-column_u64(uint64 row, int number)
-{
-	bool		isnull;
-	Datum		value = column(row, number, &isnull);
+	if (*plan == NULL)
+	{
+		/* what its parameters are makes no difference to how it is done */
+		SPIPlanPtr	made = SPI_prepare_cursor(sql, count, types, CURSOR_OPT_GENERIC_PLAN);
 
-	return isnull ? 0 : (uint64) DatumGetInt64(value);
-}
-
-static Oid
-column_oid(uint64 row, int number)
-{
-	bool		isnull;
-
-	return DatumGetObjectId(column(row, number, &isnull));
-}
-
-static bool
-column_bool(uint64 row, int number)
-{
-	bool		isnull;
-	Datum		value = column(row, number, &isnull);
-
-	return !isnull && DatumGetBool(value);
-}
-
-static Datum
-u64_datum(uint64 value)
-{
-	return Int64GetDatum((int64) value);
-}
-
-static Datum
-text_or_null(const char *value, char *null)
-{
-	*null = value == NULL ? 'n' : ' ';
-	return value == NULL ? (Datum) 0 : CStringGetTextDatum(value);
+		if (made == NULL || SPI_keepplan(made) != 0)
+			elog(ERROR, "dtx query cannot be prepared: %s", sql);
+		*plan = made;
+	}
+	result = SPI_execute_plan(*plan, values, nulls, read_only, 0);
+	if (result < 0)
+		elog(ERROR, "dtx query failed: %s: %s", SPI_result_code_string(result), sql);
+	return SPI_processed;
 }
 
 static Relation
@@ -169,6 +137,37 @@ open_table(const char *name, LOCKMODE lock, const char *index, Oid *indexid)
 		(void) schema_owner(InvalidOid);
 	*indexid = get_relname_relid(index, schema);
 	return table_open(table, lock);
+}
+
+/* The status table: each transaction needs it twice. */
+static Oid	decision_known = InvalidOid;
+
+static void
+decision_changed(Datum arg, int cacheid, uint32 hash)
+{
+	decision_known = InvalidOid;
+}
+
+static Oid
+decision_table(void)
+{
+	static bool registered = false;
+	Oid			schema;
+
+	if (OidIsValid(decision_known))
+		return decision_known;
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(NAMESPACEOID, decision_changed, (Datum) 0);
+		CacheRegisterSyscacheCallback(RELOID, decision_changed, (Datum) 0);
+	}
+	registered = true;
+	schema = get_namespace_oid(DTX_SCHEMA, true);
+	if (OidIsValid(schema))
+		decision_known = get_relname_relid("decision", schema);
+	if (!OidIsValid(decision_known))
+		(void) schema_owner(InvalidOid);
+	return decision_known;
 }
 
 /* ---------------------------------------------------------------- identity */
@@ -184,7 +183,7 @@ dtx_store_version(char **version)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetLatestSnapshot());
-	found = run("SELECT extversion FROM pg_catalog.pg_extension"
+	found = dtx_store_run("SELECT extversion FROM pg_catalog.pg_extension"
 				" WHERE extname OPERATOR(pg_catalog.=) 'dtx'", true, 0, NULL, NULL, NULL) > 0;
 	if (found)
 		*version = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0],
@@ -200,13 +199,13 @@ dtx_store_lineage(void)
 	StoreContext context;
 	uint64		lineage;
 
-	store_enter(&context);
-	if (run("SELECT lineage FROM dtx.lineage", true, 0, NULL, NULL, NULL) != 1)
+	dtx_store_enter(&context);
+	if (dtx_store_run("SELECT lineage FROM dtx.lineage", true, 0, NULL, NULL, NULL) != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("table dtx.lineage does not have exactly one row")));
 	lineage = column_u64(0, 1);
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return lineage;
 }
 
@@ -219,8 +218,8 @@ dtx_store_lives(void)
 	List	   *lives = NIL;
 	uint64		count;
 
-	store_enter(&context);
-	count = run("SELECT life, parent, cause, trusted, adopted_at IS NOT NULL,"
+	dtx_store_enter(&context);
+	count = dtx_store_run("SELECT life, parent, cause, trusted, adopted_at IS NOT NULL,"
 				" presumed_abort_at IS NOT NULL, first_xid, system_identifier,"
 				" timeline, database, inode, born_at"
 				" FROM dtx.life ORDER BY number", true, 0, NULL, NULL, NULL);
@@ -245,7 +244,7 @@ dtx_store_lives(void)
 		lives = lappend(lives, life);
 		MemoryContextSwitchTo(spi);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return lives;
 }
 
@@ -262,13 +261,13 @@ dtx_store_add_life(const DtxLife *life)
 		ObjectIdGetDatum(life->place.database), Int64GetDatum(life->place.inode),
 	Int64GetDatum(life->place.born_at)};
 
-	store_enter(&context);
-	run("INSERT INTO dtx.life (life, parent, cause, trusted, adopted_at, first_xid,"
+	dtx_store_enter(&context);
+	dtx_store_run("INSERT INTO dtx.life (life, parent, cause, trusted, adopted_at, first_xid,"
 		" system_identifier, timeline, database, inode, born_at) VALUES"
 		" ($1, NULLIF($2, 0), $3, $4, CASE WHEN $5 THEN pg_catalog.clock_timestamp() END,"
 		" $6, $7, $8, $9, $10, $11)",
 		false, lengthof(types), types, values, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* An operator vouches for a life; false if there is no such life. */
@@ -282,35 +281,57 @@ dtx_store_adopt(uint64 life, bool present, const char *note)
 	text_or_null(note, &nulls[2])};
 	uint64		count;
 
-	store_enter(&context);
-	count = run("UPDATE dtx.life SET"
+	dtx_store_enter(&context);
+	count = dtx_store_run("UPDATE dtx.life SET"
 				" adopted_at = CASE WHEN $2 THEN pg_catalog.clock_timestamp() ELSE adopted_at END,"
 				" presumed_abort_at = CASE WHEN $2 THEN presumed_abort_at ELSE pg_catalog.clock_timestamp() END,"
 				" note = $3 WHERE life = $1", false, 3, types, values, nulls);
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return count == 1;
 }
 
 /* ------------------------------------------------------------------- nodes */
 
-bool
-dtx_store_node_known(Oid serverid, Oid roleid)
+static bool
+find_node(Oid serverid, Oid roleid, bool *tries)
 {
 	Oid			indexid;
 	Relation	relation = open_table("node", AccessShareLock, "node_pkey", &indexid);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key[2];
 	SysScanDesc scan;
+	HeapTuple	tuple;
 	bool		found;
+	bool		isnull;
 
 	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(serverid));
 	ScanKeyInit(&key[1], 2, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(roleid));
 	scan = systable_beginscan(relation, indexid, true, snapshot, 2, key);
-	found = HeapTupleIsValid(systable_getnext(scan));
+	tuple = systable_getnext(scan);
+	found = HeapTupleIsValid(tuple);
+	if (found)
+		*tries = DatumGetBool(heap_getattr(tuple, 4, RelationGetDescr(relation), &isnull));
 	systable_endscan(scan);
 	UnregisterSnapshot(snapshot);
 	table_close(relation, AccessShareLock);
 	return found;
+}
+
+bool
+dtx_store_node_known(Oid serverid, Oid roleid)
+{
+	bool		tries;
+
+	return find_node(serverid, roleid, &tries);
+}
+
+/* Is it known that the role has TCC branches there? */
+bool
+dtx_store_node_tries(Oid serverid, Oid roleid)
+{
+	bool		tries;
+
+	return find_node(serverid, roleid, &tries) && tries;
 }
 
 /* Has anybody used the server? */
@@ -338,17 +359,19 @@ dtx_store_add_nodes(const DtxRequest *requests, int count)
 {
 	StoreContext context;
 
-	store_enter(&context);
+	dtx_store_enter(&context);
 	for (int i = 0; i < count; i++)
 	{
-		Oid			types[] = {OIDOID, OIDOID};
+		Oid			types[] = {OIDOID, OIDOID, BOOLOID};
 		Datum		values[] = {ObjectIdGetDatum(requests[i].serverid),
-		ObjectIdGetDatum(requests[i].roleid)};
+		ObjectIdGetDatum(requests[i].roleid), BoolGetDatum(requests[i].tries)};
 
-		run("INSERT INTO dtx.node (server, role) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-			false, 2, types, values, NULL);
+		dtx_store_run("INSERT INTO dtx.node AS n (server, role, tries) VALUES ($1, $2, $3)"
+			" ON CONFLICT ON CONSTRAINT node_pkey DO UPDATE SET tries = true"
+			" WHERE EXCLUDED.tries AND NOT n.tries",
+			false, 3, types, values, NULL);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* All nodes whose server still exists, allocated in the caller's context. */
@@ -361,8 +384,8 @@ dtx_store_nodes(void)
 	DtxNodeRow *last = NULL;
 	uint64		count;
 
-	store_enter(&context);
-	count = run("SELECT n.server, COALESCE(r.oid, 0::oid) FROM dtx.node n"
+	dtx_store_enter(&context);
+	count = dtx_store_run("SELECT n.server, COALESCE(r.oid, 0::oid), n.tries FROM dtx.node n"
 				" JOIN pg_catalog.pg_foreign_server s ON s.oid = n.server"
 				" LEFT JOIN pg_catalog.pg_roles r ON r.oid = n.role"
 				" ORDER BY n.server, n.first_used_at DESC", true, 0, NULL, NULL, NULL);
@@ -379,9 +402,11 @@ dtx_store_nodes(void)
 		}
 		if (OidIsValid(column_oid(row, 2)))
 			last->roles = lappend_oid(last->roles, column_oid(row, 2));
+		if (OidIsValid(column_oid(row, 2)) && column_bool(row, 3))
+			last->try_roles = lappend_oid(last->try_roles, column_oid(row, 2));
 		MemoryContextSwitchTo(spi);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return nodes;
 }
 
@@ -394,8 +419,8 @@ dtx_store_server_in_use(Oid serverid, Oid roleid)
 	Datum		values[] = {ObjectIdGetDatum(serverid), ObjectIdGetDatum(roleid)};
 	bool		found;
 
-	store_enter(&context);
-	found = run("SELECT FROM dtx.decision d, pg_catalog.unnest(d.branches) WITH ORDINALITY b"
+	dtx_store_enter(&context);
+	found = dtx_store_run("SELECT FROM dtx.decision d, pg_catalog.unnest(d.branches) WITH ORDINALITY b"
 				" WHERE (b.node = $1 OR $1 = 0::oid) AND (b.role = $2 OR $2 = 0::oid)"
 				" AND NOT EXISTS (SELECT FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
 				" AND x.nonce = d.nonce AND x.branch = b.ordinality AND x.state = 'done')"
@@ -403,7 +428,7 @@ dtx_store_server_in_use(Oid serverid, Oid roleid)
 				" SELECT FROM dtx.branch x WHERE x.state = 'held'"
 				" AND (x.node = $1 OR $1 = 0::oid) AND $2 = 0::oid LIMIT 1",
 				true, 2, types, values, NULL) > 0;
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return found;
 }
 
@@ -417,8 +442,7 @@ void
 dtx_store_decide(const DtxGid *gid, Oid owner, bool asked,
 				 const DtxBranchRecord *records, int count)
 {
-	Oid			indexid;
-	Relation	relation = open_table("decision", RowExclusiveLock, "decision_pkey", &indexid);
+	Relation	relation = table_open(decision_table(), RowExclusiveLock);
 	TupleDesc	desc = RelationGetDescr(relation);
 	Oid			element = get_element_type(TupleDescAttr(desc, 6)->atttypid);
 	TupleDesc	element_desc = lookup_rowtype_tupdesc(element, -1);
@@ -515,15 +539,15 @@ dtx_store_branch_place(const DtxGid *gid, const DtxIdentity *identity)
 	u64_datum(identity->system_identifier), ObjectIdGetDatum(identity->database)};
 	DtxBranchPlace place;
 
-	store_enter(&context);
-	if (run("SELECT COALESCE(pg_catalog.bool_or(b.system_identifier = $5 AND b.database = $6), false)"
+	dtx_store_enter(&context);
+	if (dtx_store_run("SELECT COALESCE(pg_catalog.bool_or(b.system_identifier = $5 AND b.database = $6), false)"
 			" FROM dtx.decision d LEFT JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b ON b.ordinality = $4"
 			" WHERE d.life = $1 AND d.xid = $2 AND d.nonce = $3 GROUP BY d.life",
 			true, lengthof(types), types, values, NULL) == 0)
 		place = DTX_BRANCH_IS_FORGOTTEN;
 	else
 		place = column_bool(0, 1) ? DTX_BRANCH_IS_HERE : DTX_BRANCH_IS_ELSEWHERE;
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return place;
 }
 
@@ -539,8 +563,8 @@ dtx_store_subtrees(void)
 	List	   *result = NIL;
 	uint64		count;
 
-	store_enter(&context);
-	count = run("SELECT p.transaction::text::bigint, p.gid FROM pg_catalog.pg_prepared_xacts p"
+	dtx_store_enter(&context);
+	count = dtx_store_run("SELECT p.transaction::text::bigint, p.gid FROM pg_catalog.pg_prepared_xacts p"
 				" JOIN pg_catalog.pg_locks x ON x.pid IS NULL AND x.locktype = 'transactionid'"
 				" AND x.transactionid = p.transaction AND x.granted"
 				" JOIN pg_catalog.pg_locks l ON l.pid IS NULL AND l.locktype = 'relation'"
@@ -563,7 +587,7 @@ dtx_store_subtrees(void)
 		result = lappend(result, subtree);
 		MemoryContextSwitchTo(spi);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return result;
 }
 
@@ -576,8 +600,8 @@ dtx_store_rows(const char *sql, int columns, int *count)
 	char	 ***rows;
 	MemoryContext spi;
 
-	store_enter(&context);
-	*count = (int) run(sql, true, 0, NULL, NULL, NULL);
+	dtx_store_enter(&context);
+	*count = (int) dtx_store_run(sql, true, 0, NULL, NULL, NULL);
 	spi = MemoryContextSwitchTo(caller);
 	rows = palloc(sizeof(char **) * Max(*count, 1));
 	for (int row = 0; row < *count; row++)
@@ -587,8 +611,19 @@ dtx_store_rows(const char *sql, int columns, int *count)
 			rows[row][i] = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, i + 1);
 	}
 	MemoryContextSwitchTo(spi);
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return rows;
+}
+
+static void
+lock_decisions(LOCKMODE mode)
+{
+	ResourceOwner save_owner = CurrentResourceOwner;
+	Oid			table = decision_table();
+
+	CurrentResourceOwner = TopTransactionResourceOwner;
+	LockRelationOid(table, mode);
+	CurrentResourceOwner = save_owner;
 }
 
 /*
@@ -598,55 +633,62 @@ dtx_store_rows(const char *sql, int columns, int *count)
 void
 dtx_store_lock(void)
 {
-	ResourceOwner save_owner = CurrentResourceOwner;
-	Oid			schema = get_namespace_oid(DTX_SCHEMA, true);
-	Oid			table = OidIsValid(schema) ? get_relname_relid("decision", schema) : InvalidOid;
-
-	if (!OidIsValid(table))
-		(void) schema_owner(InvalidOid);
-	CurrentResourceOwner = TopTransactionResourceOwner;
-	LockRelationOid(table, AccessShareLock);
-	CurrentResourceOwner = save_owner;
+	lock_decisions(AccessShareLock);
 }
 
 /*
- * Is there a decision with a branch on one of these servers that nobody has
- * seen committed?  finished are the transactions of this life whose sessions
- * have seen it of all their branches, in order.
+ * Something depends on how this transaction ends, also when it is prepared:
+ * dtx_store_subtrees() finds it by this.
  */
-bool
-dtx_store_unfinished(uint64 life, const uint64 *finished, int count,
-					 List *serverids, Oid *where)
+void
+dtx_store_lock_subtree(void)
 {
+	lock_decisions(RowExclusiveLock);
+}
+
+/*
+ * The branches on these servers that are decided to commit and that nobody
+ * has seen committed: the server of each, allocated in the caller's context.
+ * finished are the transactions of this life whose sessions have seen it of
+ * all their branches, in order.
+ */
+List *
+dtx_store_unfinished(uint64 life, const uint64 *finished, int count, List *serverids)
+{
+	MemoryContext caller = CurrentMemoryContext;
 	StoreContext context;
 	Oid			types[] = {OIDARRAYOID};
 	Datum	   *elements = palloc(sizeof(Datum) * list_length(serverids));
 	Datum		values[1];
 	uint64		rows;
-	bool		found = false;
+	List	   *result = NIL;
 	ListCell   *cell;
 
 	foreach(cell, serverids)
 		elements[foreach_current_index(cell)] = ObjectIdGetDatum(lfirst_oid(cell));
 	values[0] = PointerGetDatum(construct_array(elements, list_length(serverids),
 												OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-	store_enter(&context);
-	rows = run("SELECT d.life, d.xid, b.node"
+	dtx_store_enter(&context);
+	rows = dtx_store_run("SELECT d.life, d.xid, b.node"
 			   " FROM dtx.decision d CROSS JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b"
 			   " WHERE b.node = ANY ($1) AND NOT EXISTS (SELECT FROM dtx.branch x"
 			   " WHERE x.life = d.life AND x.xid = d.xid AND x.nonce = d.nonce"
 			   " AND x.branch = b.ordinality AND x.state = 'done')",
 			   true, 1, types, values, NULL);
-	for (uint64 row = 0; row < rows && !found; row++)
+	for (uint64 row = 0; row < rows; row++)
 	{
 		uint64		xid = column_u64(row, 2);
+		MemoryContext spi;
 
-		found = column_u64(row, 1) != life ||
-			bsearch(&xid, finished, count, sizeof(uint64), dtx_compare_u64) == NULL;
-		*where = column_oid(row, 3);
+		if (column_u64(row, 1) == life &&
+			bsearch(&xid, finished, count, sizeof(uint64), dtx_compare_u64) != NULL)
+			continue;
+		spi = MemoryContextSwitchTo(caller);
+		result = lappend_oid(result, column_oid(row, 3));
+		MemoryContextSwitchTo(spi);
 	}
-	store_leave(&context);
-	return found;
+	dtx_store_leave(&context);
+	return result;
 }
 
 /* Branches on a node that are decided to commit and not known to have. */
@@ -660,8 +702,8 @@ dtx_store_open_branches(Oid serverid)
 	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	uint64		count;
 
-	store_enter(&context);
-	count = run("SELECT d.life, d.xid, d.nonce, b.ordinality, b.node, b.role,"
+	dtx_store_enter(&context);
+	count = dtx_store_run("SELECT d.life, d.xid, d.nonce, b.ordinality, b.node, b.role,"
 				" b.system_identifier, b.database, b.timeline, b.xid,"
 				" x.state = 'held', x.outcome IS NOT NULL, x.attempt_count::bigint"
 				" FROM dtx.decision d CROSS JOIN pg_catalog.unnest(d.branches) WITH ORDINALITY b"
@@ -690,7 +732,7 @@ dtx_store_open_branches(Oid serverid)
 		result = lappend(result, branch);
 		MemoryContextSwitchTo(spi);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return result;
 }
 
@@ -705,8 +747,8 @@ dtx_store_branch_rows(Oid serverid)
 	Datum		values[] = {ObjectIdGetDatum(serverid)};
 	uint64		count;
 
-	store_enter(&context);
-	count = run("SELECT life, xid, nonce, branch::bigint, state = 'held',"
+	dtx_store_enter(&context);
+	count = dtx_store_run("SELECT life, xid, nonce, branch::bigint, state = 'held',"
 				" outcome = 'committed', outcome = 'aborted'"
 				" FROM dtx.branch WHERE node = $1 AND state <> 'done'",
 				true, 1, types, values, NULL);
@@ -725,7 +767,7 @@ dtx_store_branch_rows(Oid serverid)
 		result = lappend(result, branch);
 		MemoryContextSwitchTo(spi);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return result;
 }
 
@@ -743,15 +785,15 @@ dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 		ObjectIdGetDatum(serverid), CStringGetTextDatum(state),
 	text_or_null(reason, &nulls[6]), text_or_null(error, &nulls[7])};
 
-	store_enter(&context);
-	run("INSERT INTO dtx.branch AS b (life, xid, nonce, branch, node, state, reason,"
+	dtx_store_enter(&context);
+	dtx_store_run("INSERT INTO dtx.branch AS b (life, xid, nonce, branch, node, state, reason,"
 		" last_error, attempt_count) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1)"
 		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET state = EXCLUDED.state,"
 		" reason = EXCLUDED.reason, last_error = COALESCE(EXCLUDED.last_error, b.last_error),"
 		" attempt_count = b.attempt_count + 1, tried_at = pg_catalog.clock_timestamp()"
 		" WHERE b.state <> 'done'",
 		false, lengthof(types), types, values, nulls);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* A branch waits for the end of a local transaction, for so long already. */
@@ -764,13 +806,13 @@ dtx_store_branch_waits(const DtxGid *gid, Oid serverid, const char *reason, doub
 		u64_datum(gid->nonce), Int32GetDatum(gid->branch),
 		ObjectIdGetDatum(serverid), CStringGetTextDatum(reason), Float8GetDatum(seconds)};
 
-	store_enter(&context);
-	run("INSERT INTO dtx.branch (life, xid, nonce, branch, node, state, reason, first_seen_at)"
+	dtx_store_enter(&context);
+	dtx_store_run("INSERT INTO dtx.branch (life, xid, nonce, branch, node, state, reason, first_seen_at)"
 		" VALUES ($1, $2, $3, $4, $5, 'pending', $6,"
 		" pg_catalog.clock_timestamp() - pg_catalog.make_interval(secs => $7))"
 		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET state = 'pending', reason = $6",
 		false, lengthof(types), types, values, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* An operator asks for an outcome of a branch. */
@@ -784,12 +826,12 @@ dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome)
 		CStringGetTextDatum(outcome == DTX_OUTCOME_COMMITTED ? "committed" : "aborted"),
 	ObjectIdGetDatum(serverid)};
 
-	store_enter(&context);
-	run("INSERT INTO dtx.branch (life, xid, nonce, branch, node, state, outcome)"
+	dtx_store_enter(&context);
+	dtx_store_run("INSERT INTO dtx.branch (life, xid, nonce, branch, node, state, outcome)"
 		" VALUES ($1, $2, $3, $4, $6, 'pending', $5)"
 		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET outcome = $5, state = 'pending'",
 		false, 6, types, values, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* A branch without decision is over. */
@@ -801,10 +843,10 @@ dtx_store_branch_gone(const DtxGid *gid)
 	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
 	u64_datum(gid->nonce), Int32GetDatum(gid->branch)};
 
-	store_enter(&context);
-	run("DELETE FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3 AND branch = $4",
+	dtx_store_enter(&context);
+	dtx_store_run("DELETE FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3 AND branch = $4",
 		false, 4, types, values, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /*
@@ -824,14 +866,14 @@ dtx_store_forget_finished(uint64 life, const uint64 *xids, int count)
 	values[0] = u64_datum(life);
 	values[1] = PointerGetDatum(construct_array(elements, count, XID8OID, 8, true, TYPALIGN_DOUBLE));
 
-	store_enter(&context);
-	run("WITH gone AS (DELETE FROM dtx.decision WHERE life = $1 AND xid = ANY ($2) RETURNING *)"
+	dtx_store_enter(&context);
+	dtx_store_run("WITH gone AS (DELETE FROM dtx.decision WHERE life = $1 AND xid = ANY ($2) RETURNING *)"
 		" INSERT INTO dtx.committed SELECT life, xid, nonce, owner, decided_at FROM gone WHERE asked",
 		false, 2, types, values, NULL);
 	/* a pass may have proven some of their branches at the same time */
-	run("DELETE FROM dtx.branch WHERE life = $1 AND xid = ANY ($2) AND state = 'done'",
+	dtx_store_run("DELETE FROM dtx.branch WHERE life = $1 AND xid = ANY ($2) AND state = 'done'",
 		false, 2, types, values, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* The same for those whose branches the scanner has proven one by one. */
@@ -841,22 +883,22 @@ dtx_store_forget_done(void)
 	StoreContext context;
 	int64		count;
 
-	store_enter(&context);
+	dtx_store_enter(&context);
 	/* what an operator has settled on a server that nobody can list any more */
-	run("UPDATE dtx.branch x SET state = 'done' WHERE x.outcome IS NOT NULL AND x.state <> 'done'"
+	dtx_store_run("UPDATE dtx.branch x SET state = 'done' WHERE x.outcome IS NOT NULL AND x.state <> 'done'"
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.oid = x.node)",
 		false, 0, NULL, NULL, NULL);
-	count = run("WITH gone AS (DELETE FROM dtx.decision d WHERE pg_catalog.cardinality(d.branches) ="
+	count = dtx_store_run("WITH gone AS (DELETE FROM dtx.decision d WHERE pg_catalog.cardinality(d.branches) ="
 				" (SELECT pg_catalog.count(*) FROM dtx.branch x WHERE x.life = d.life AND x.xid = d.xid"
 				" AND x.nonce = d.nonce AND x.state = 'done'"
 				" AND x.branch BETWEEN 1 AND pg_catalog.cardinality(d.branches)) RETURNING *)"
 				" INSERT INTO dtx.committed SELECT life, xid, nonce, owner, decided_at FROM gone WHERE asked",
 				false, 0, NULL, NULL, NULL);
 	/* of these, and of those that a session forgot just when they were proven */
-	run("DELETE FROM dtx.branch x WHERE x.state = 'done' AND NOT EXISTS"
+	dtx_store_run("DELETE FROM dtx.branch x WHERE x.state = 'done' AND NOT EXISTS"
 		" (SELECT FROM dtx.decision d WHERE d.life = x.life AND d.xid = x.xid AND d.nonce = x.nonce)",
 		false, 0, NULL, NULL, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return count;
 }
 
@@ -868,15 +910,15 @@ dtx_store_forget_old(int retention_min)
 	Oid			types[] = {INT4OID};
 	Datum		values[] = {Int32GetDatum(retention_min)};
 
-	store_enter(&context);
-	run("DELETE FROM dtx.committed WHERE decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
+	dtx_store_enter(&context);
+	dtx_store_run("DELETE FROM dtx.committed WHERE decided_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
 		false, 1, types, values, NULL);
-	run("DELETE FROM dtx.alert WHERE ended_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
+	dtx_store_run("DELETE FROM dtx.alert WHERE ended_at < pg_catalog.now() - pg_catalog.make_interval(mins => $1)",
 		false, 1, types, values, NULL);
-	run("DELETE FROM dtx.node n WHERE NOT EXISTS (SELECT FROM"
+	dtx_store_run("DELETE FROM dtx.node n WHERE NOT EXISTS (SELECT FROM"
 		" pg_catalog.pg_foreign_server s WHERE s.oid = n.server)",
 		false, 0, NULL, NULL, NULL);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }
 
 /* Where is this branch, which is held, or decided to commit and not done? */
@@ -889,8 +931,8 @@ dtx_store_branch_find(const DtxGid *gid, Oid *serverid)
 	u64_datum(gid->nonce), Int32GetDatum(gid->branch)};
 	bool		found;
 
-	store_enter(&context);
-	found = run("SELECT node, state = 'done' FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3"
+	dtx_store_enter(&context);
+	found = dtx_store_run("SELECT node, state = 'done' FROM dtx.branch WHERE life = $1 AND xid = $2 AND nonce = $3"
 				" AND branch = $4"
 				" UNION ALL SELECT b.node, false FROM dtx.decision d,"
 				" pg_catalog.unnest(d.branches) WITH ORDINALITY b"
@@ -901,7 +943,7 @@ dtx_store_branch_find(const DtxGid *gid, Oid *serverid)
 		*serverid = column_oid(0, 1);
 		found = !column_bool(0, 2);
 	}
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return found;
 }
 
@@ -919,12 +961,12 @@ dtx_store_resolved(const DtxGid *gid)
 	whole.branch = 0;
 	dtx_gid_format(&whole, name);
 	values[0] = CStringGetTextDatum(name);
-	store_enter(&context);
-	if (run("SELECT event = 'resolved as committed' FROM dtx.event WHERE gid = $1"
+	dtx_store_enter(&context);
+	if (dtx_store_run("SELECT event = 'resolved as committed' FROM dtx.event WHERE gid = $1"
 			" AND event IN ('resolved as committed', 'resolved as aborted')"
 			" ORDER BY number DESC LIMIT 1", true, 1, types, values, NULL) > 0)
 		outcome = column_bool(0, 1) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return outcome;
 }
 
@@ -942,12 +984,12 @@ dtx_store_alerts(List **raised)
 	int			open;
 
 	*raised = NIL;
-	store_enter(&context);
-	run("UPDATE dtx.alert a SET ended_at = pg_catalog.clock_timestamp()"
+	dtx_store_enter(&context);
+	dtx_store_run("UPDATE dtx.alert a SET ended_at = pg_catalog.clock_timestamp()"
 		" WHERE a.ended_at IS NULL AND NOT EXISTS (SELECT FROM dtx.stuck s"
 		" WHERE s.gid IS NOT DISTINCT FROM a.gid AND s.branch IS NOT DISTINCT FROM a.branch)",
 		false, 0, NULL, NULL, NULL);
-	count = run("INSERT INTO dtx.alert AS a (node, gid, branch, state, reason, last_error, call)"
+	count = dtx_store_run("INSERT INTO dtx.alert AS a (node, gid, branch, state, reason, last_error, call)"
 				" SELECT s.node, s.gid, s.branch, s.state, s.reason, s.last_error, s.call FROM dtx.stuck s"
 				" WHERE s.age >= pg_catalog.current_setting('dtx.stuck_after')::interval"
 				" AND NOT EXISTS (SELECT FROM dtx.alert o WHERE o.ended_at IS NULL"
@@ -968,13 +1010,13 @@ dtx_store_alerts(List **raised)
 		Datum		values[] = {Int64GetDatum((int64) count)};
 
 		/* listeners look into the table: one message is enough */
-		run("SELECT pg_catalog.pg_notify('dtx_alert', $1::text)", false, 1, types, values, NULL);
+		dtx_store_run("SELECT pg_catalog.pg_notify('dtx_alert', $1::text)", false, 1, types, values, NULL);
 	}
 	/* with a new snapshot, to see the new ones */
-	run("SELECT pg_catalog.count(*) FROM dtx.alert WHERE ended_at IS NULL",
+	dtx_store_run("SELECT pg_catalog.count(*) FROM dtx.alert WHERE ended_at IS NULL",
 		false, 0, NULL, NULL, NULL);
 	open = (int) column_u64(0, 1);
-	store_leave(&context);
+	dtx_store_leave(&context);
 	return open;
 }
 
@@ -1003,8 +1045,8 @@ dtx_store_event(const char *actor, const DtxGid *gid, const char *event, const c
 	values[3] = CStringGetTextDatum(event);
 	values[4] = text_or_null(detail, &nulls[4]);
 
-	store_enter(&context);
-	run("INSERT INTO dtx.event (actor, gid, branch, event, detail)"
+	dtx_store_enter(&context);
+	dtx_store_run("INSERT INTO dtx.event (actor, gid, branch, event, detail)"
 		" VALUES ($1::name, $2, $3, $4, $5)", false, 5, types, values, nulls);
-	store_leave(&context);
+	dtx_store_leave(&context);
 }

@@ -31,7 +31,7 @@ typedef struct DtxLife
 	bool		trusted;		/* nothing was lost on the way into it */
 	bool		adopted;		/* an operator said: this is the coordinator now */
 	bool		presumed_abort; /* ... said: no commit of that life is missing */
-	uint64		first_xid;
+	uint64		first_xid;		/* none from here on is of the life before it */
 	DtxPlace	place;
 } DtxLife;
 
@@ -40,6 +40,7 @@ typedef struct DtxNodeRow
 {
 	Oid			serverid;
 	List	   *roles;			/* of Oid */
+	List	   *try_roles;		/* of these, those of TCC branches */
 } DtxNodeRow;
 
 /* One branch of a decision that is not proven committed yet. */
@@ -58,7 +59,11 @@ typedef struct DtxBranchRow
 	DtxGid		gid;
 	bool		held;
 	DtxOutcome	outcome;		/* asked for by an operator, or unknown */
+	bool		listed;			/* the resolver's: a try that is open there */
 } DtxBranchRow;
+
+/* Numbers of tries in dtx.branch, where branches of atomic commit come first. */
+#define DTX_TRY_BRANCH 100000
 
 /* So many new alerts are told one by one in a round. */
 #define DTX_ALERTS_TOLD 10
@@ -86,6 +91,7 @@ extern void dtx_store_add_life(const DtxLife *life);
 extern bool dtx_store_adopt(uint64 life, bool present, const char *note);
 
 extern bool dtx_store_node_known(Oid serverid, Oid roleid);
+extern bool dtx_store_node_tries(Oid serverid, Oid roleid);
 extern bool dtx_store_server_known(Oid serverid);
 extern void dtx_store_add_nodes(const DtxRequest *requests, int count);
 extern List *dtx_store_nodes(void);
@@ -98,8 +104,9 @@ extern DtxBranchPlace dtx_store_branch_place(const DtxGid *gid, const DtxIdentit
 extern List *dtx_store_subtrees(void);
 extern char ***dtx_store_rows(const char *sql, int columns, int *count);
 extern void dtx_store_lock(void);
-extern bool dtx_store_unfinished(uint64 life, const uint64 *finished, int count,
-								 List *serverids, Oid *where);
+extern void dtx_store_lock_subtree(void);
+extern List *dtx_store_unfinished(uint64 life, const uint64 *finished, int count,
+								  List *serverids);
 extern List *dtx_store_open_branches(Oid serverid);
 extern List *dtx_store_branch_rows(Oid serverid);
 extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,

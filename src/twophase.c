@@ -25,7 +25,12 @@
  *	   dtx.commit_wait.  An abort waits for nothing.
  * (4) What the callbacks need was allocated before.
  * (5) All answers of phase one are taken in before the first error is raised.
- * (6) Once PRE_PREPARE is over an error does not mean that the local
+ * (6) The tries of TCC that were made in the transaction are confirmed and
+ *	   cancelled at its end, side by side with the second phase: bound ones by
+ *	   a row of dtx.transaction that is written with the status row.  What the
+ *	   session has not seen done, workers (confirms) and the scanner (cancels)
+ *	   do.
+ * (7) Once PRE_PREPARE is over an error does not mean that the local
  *	   transaction is not prepared: its branches are left to the scanner.
  *
  *-------------------------------------------------------------------------
@@ -41,8 +46,6 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "replication/syncrep.h"
-#include "replication/walsender.h"
 #include "storage/lwlock.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
@@ -63,8 +66,12 @@
 #include "quiet.h"
 #include "session.h"
 #include "store.h"
+#include "store_flow.h"
+#include "try.h"
 #include "twophase.h"
 
+/* What a session has left at COMMIT workers take over after so much more. */
+#define TAKE_OVER_MS 1000
 /* How long COMMIT waits for one node's answer before it asks all of them. */
 #define FIRST_PAUSE_MS 2
 
@@ -76,12 +83,17 @@ typedef struct DtxTransaction
 	bool		one_phase_sent;
 	bool		one_phase_done;
 	bool		doubtful;		/* a PREPARE was answered with an error */
-	bool		recorded;		/* the status row is written */
+	bool		recorded;		/* it is decided in the local commit record */
+	bool		has_row;		/* there is a status row */
+	bool		durable;		/* flushed and replicated in any case */
 	bool		subtree;		/* somebody else ends the local transaction */
 	DtxDatabase *database;
 	DtxGid		gid;
-	DtxIdentityName name;		/* of its sessions on the nodes */
+	DtxTransactionName name;	/* for all to see */
 	List	   *branches;		/* of DtxBranch */
+	List	   *tries;			/* of DtxTries */
+	int			try_count;
+	int			bound_count;	/* tries that are to be confirmed */
 } DtxTransaction;
 
 static DtxTransaction current;
@@ -119,7 +131,7 @@ begin_global(void)
 	memset(&current, 0, sizeof(current));
 	current.database = database;
 	current.gid.life = pg_atomic_read_u64(&database->life);
-	current.gid.nonce = dtx_random64();
+	current.gid.nonce = dtx_session_nonce();
 	current.name.life = current.gid.life;
 	current.name.nonce = current.gid.nonce;
 	current.name.begun = (uint64) GetCurrentTimestamp();
@@ -148,6 +160,8 @@ end_global(void)
 		return;
 	foreach(cell, current.branches)
 		pg_atomic_fetch_sub_u32(&((DtxBranch *) lfirst(cell))->connection->state->open_branches, 1);
+	foreach(cell, current.tries)
+		pg_atomic_fetch_sub_u32(&((DtxTries *) lfirst(cell))->connection->state->open_branches, 1);
 	dtx_session_end();
 	memset(&current, 0, sizeof(current));
 	MemoryContextReset(current_context);
@@ -161,7 +175,7 @@ static DtxBranch *
 enlist(const char *node, bool snapshot)
 {
 	Oid			roleid = GetUserId();
-	ForeignServer *server;
+	const DtxKnownNode *known;
 	DtxBranch  *branch;
 	ListCell   *cell;
 	MemoryContext old;
@@ -169,11 +183,11 @@ enlist(const char *node, bool snapshot)
 	dtx_require_preload();
 	begin_global();
 	come_first();
-	server = dtx_node_lookup(node, roleid);
+	known = dtx_node_find(node, roleid);
 	foreach(cell, current.branches)
 	{
 		branch = lfirst(cell);
-		if (branch->connection->serverid != server->serverid ||
+		if (branch->connection->serverid != known->serverid ||
 			branch->connection->roleid != roleid)
 			continue;
 		if (snapshot)
@@ -190,28 +204,119 @@ enlist(const char *node, bool snapshot)
 				 errmsg("too many branches in a global transaction"),
 				 errdetail("It has %d.", list_length(current.branches)),
 				 errhint("A superuser may raise dtx.max_branches.")));
-	dtx_node_enter(server, roleid);
+	dtx_node_enter(known);
 	old = MemoryContextSwitchTo(current_context);
 	branch = palloc0(sizeof(DtxBranch));
 	MemoryContextSwitchTo(old);
-	branch->connection = dtx_branch_connection(server->serverid, server->servername, roleid,
+	branch->connection = dtx_branch_connection(known->serverid, known->name, roleid,
 											   &branch->reused);
 	if (branch->connection->entered != current.gid.life)
-		dtx_node_register(server, roleid);
+		dtx_node_register(branch->connection->serverid, roleid, false);
 	branch->connection->entered = current.gid.life;
 	branch->number = list_length(current.branches) + 1;
 	branch->snapshot = snapshot;
-	snprintf(branch->nonce, sizeof(branch->nonce), "%016llx",
-			 (unsigned long long) current.gid.nonce);
-	dtx_identity_format(&current.name, branch->identity);
+	(void) dtx_hex(branch->nonce, current.gid.nonce, 16);
+	dtx_identity_format(current.gid.life, DTX_NONCE_SESSION(current.gid.nonce),
+						branch->identity);
 	old = MemoryContextSwitchTo(current_context);
 	current.branches = lappend(current.branches, branch);
 	MemoryContextSwitchTo(old);
 	pg_atomic_fetch_add_u32(&branch->connection->state->open_branches, 1);
-	/* it looks after deadlocks */
-	if (current.database->scanner_latch == NULL)
-		dtx_database_want(current.database);
+	dtx_database_begun(current.database);
 	return branch;
+}
+
+/* Something of TCC is done in this transaction: what names it from now on. */
+const DtxGid *
+dtx_twophase_registrar(void)
+{
+	dtx_require_preload();
+	begin_global();
+	come_first();
+	dtx_store_lock_subtree();
+	current.gid.xid = U64FromFullTransactionId(GetTopFullTransactionId());
+	return &current.gid;
+}
+
+/* The transaction decides something that must not be lost. */
+void
+dtx_twophase_durable(void)
+{
+	(void) dtx_twophase_registrar();
+	current.durable = true;
+}
+
+/*
+ * Where the current user's tries on a node are; its connection is open.  Not to
+ * be called twice before a try: what is undone is cancelled first.
+ */
+DtxTries *
+dtx_twophase_tries(const char *node)
+{
+	Oid			roleid = GetUserId();
+	const DtxKnownNode *known;
+	DtxTries   *tries = NULL;
+	bool		is_new;
+	bool		reused;
+	ListCell   *cell;
+	MemoryContext old;
+
+	(void) dtx_twophase_registrar();
+	known = dtx_node_find(node, roleid);
+	foreach(cell, current.tries)
+	{
+		DtxConnection *connection = ((DtxTries *) lfirst(cell))->connection;
+
+		if (connection->serverid == known->serverid && connection->roleid == roleid)
+			tries = lfirst(cell);
+	}
+	if (current.try_count >= dtx_max_branches)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many tries in a transaction"),
+				 errdetail("It has %d.", current.try_count),
+				 errhint("A superuser may raise dtx.max_branches.")));
+	is_new = tries == NULL;
+	if (is_new)
+	{
+		DtxConnection *connection;
+
+		dtx_node_enter(known);
+		connection = dtx_try_connection(known->serverid, known->name, roleid, &reused);
+		old = MemoryContextSwitchTo(current_context);
+		tries = palloc0(sizeof(DtxTries));
+		tries->connection = connection;
+		tries->gid = &current.gid;
+		tries->lineage = current.database->lineage;
+		dtx_identity_format(current.gid.life, DTX_NONCE_SESSION(current.gid.nonce),
+							tries->identity);
+		current.tries = lappend(current.tries, tries);
+		MemoryContextSwitchTo(old);
+		pg_atomic_fetch_add_u32(&connection->state->open_branches, 1);
+		dtx_database_begun(current.database);
+	}
+	if (is_new || !tries->connection->open || tries->connection->stale)
+		dtx_tries_open(tries);
+	dtx_tries_cancel_undone(tries);
+	if (tries->connection->entered != current.gid.life)
+		dtx_node_register(tries->connection->serverid, roleid, true);
+	tries->connection->entered = current.gid.life;
+	return tries;
+}
+
+/* One more, in the current subtransaction, which is not sent yet. */
+DtxTry *
+dtx_twophase_add_try(DtxTries *tries, bool bound)
+{
+	MemoryContext old = MemoryContextSwitchTo(current_context);
+	DtxTry	   *try = palloc0(sizeof(DtxTry));
+
+	try->number = ++current.try_count;
+	try->bound = bound;
+	try->level = GetCurrentTransactionNestLevel();
+	tries->tries = lappend(tries->tries, try);
+	MemoryContextSwitchTo(old);
+	return try;
 }
 
 DtxBranch *
@@ -609,9 +714,40 @@ check_life(void)
 				 errmsg("extension dtx was dropped and created anew during the transaction")));
 }
 
-/* Write the status row, and have the commit record flushed and replicated. */
+/* Have the commit record flushed and replicated. */
 static void
-record(List *writers)
+make_durable(void)
+{
+	ForceSyncCommit();
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+}
+
+/* Write the row that says: what was tried here is confirmed. */
+static void
+record_tries(bool will_commit)
+{
+	DtxFlowRow	row = {0};
+
+	row.key.xid = current.gid.xid;
+	row.key.nonce = current.gid.nonce;
+	row.life = current.gid.life;
+	row.pattern = DTX_PATTERN_TCC;
+	row.state = DTX_FLOW_COMMITTING;
+	row.owner = GetSessionUserId();
+	row.created_at = GetCurrentTimestamp();
+	row.due_at = row.created_at;
+	/* the session itself confirms at COMMIT */
+	if (will_commit)
+		row.due_at += (int64) (dtx_commit_wait_ms + TAKE_OVER_MS) * 1000;
+	if (!dtx_store_flow_insert(&row))
+		elog(ERROR, "two transactions have the same name");
+}
+
+/* Write what decides, and have the commit record flushed and replicated. */
+static void
+record(List *writers, bool will_commit)
 {
 	int			count = list_length(writers);
 	DtxBranchRecord *records = palloc0(sizeof(DtxBranchRecord) * Max(count, 1));
@@ -629,14 +765,15 @@ record(List *writers)
 		i++;
 	}
 	PushActiveSnapshot(GetTransactionSnapshot());
-	dtx_store_decide(&current.gid, GetSessionUserId(), current.asked, records, count);
+	current.has_row = writers != NIL || current.asked;
+	if (current.has_row)
+		dtx_store_decide(&current.gid, GetSessionUserId(), current.asked, records, count);
+	if (current.bound_count > 0)
+		record_tries(will_commit);
 	PopActiveSnapshot();
 	check_life();				/* now that the table is locked */
 	current.recorded = true;
-	ForceSyncCommit();
-	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-		(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_LOCAL, true, 0, false);
+	make_durable();
 	DTX_FAULT("record_written");
 }
 
@@ -656,7 +793,19 @@ pre_commit(bool will_commit)
 		if (is_writer(branch))
 			writers = lappend(writers, branch);
 	}
-	if (writers == NIL && !current.asked)
+	current.bound_count = 0;
+	foreach(cell, current.tries)
+	{
+		dtx_tries_plan(lfirst(cell), current_context);
+		current.bound_count += dtx_tries_bound(lfirst(cell));
+		current.durable = current.durable || dtx_tries_any(lfirst(cell));
+	}
+	if (current.durable || current.bound_count > 0)
+	{
+		check_life();
+		make_durable();
+	}
+	if (writers == NIL && !current.asked && current.bound_count == 0)
 		return;
 	check_life();
 
@@ -679,36 +828,16 @@ pre_commit(bool will_commit)
 
 		branch->number = gid.branch = foreach_current_index(cell) + 1;
 		dtx_gid_format(&gid, branch->gid);
-		snprintf(branch->finish_sql, sizeof(branch->finish_sql), "COMMIT PREPARED '%s'", branch->gid);
-		snprintf(branch->undo_sql, sizeof(branch->undo_sql), "ROLLBACK PREPARED '%s'", branch->gid);
+		dtx_branch_make_ends(branch);
 	}
 	if (writers != NIL)
 		prepare_all(writers);
-	record(writers);
-	if (will_commit)
+	record(writers, will_commit);
+	if (will_commit && current.has_row)
 		dtx_quiet_hold_off();
 }
 
 /* ------------------------------------------------------------ phase two */
-
-/*
- * Has the commit record reached the synchronous standbys?  Not so if the
- * wait for them was broken off: then the scanner goes on when it has.
- */
-static bool
-commit_is_replicated(void)
-{
-	bool		replicated;
-
-	if (max_wal_senders == 0 || !dtx_sync_standbys_defined())
-		return true;
-	/* whoever drops the setting wakes the waiters first, under this lock */
-	LWLockAcquire(SyncRepLock, LW_SHARED);
-	replicated = !dtx_sync_standbys_defined() ||
-		WalSndCtl->lsn[SYNC_REP_WAIT_FLUSH] >= XactLastCommitEnd;
-	LWLockRelease(SyncRepLock);
-	return replicated;
-}
 
 /*
  * Has a branch whose COMMIT PREPARED was sent answered?  Notes it if so.  Not
@@ -774,6 +903,16 @@ finish_forward(void)
 		else if (branch->state == DTX_BRANCH_OPEN)
 			end_reader(branch);
 	}
+	foreach(cell, current.tries)
+	{
+		DtxTries   *tries = lfirst(cell);
+
+		if (!dtx_tries_send_end(tries))
+			continue;
+		if (first == NULL && !tries->connection->state->hung)
+			first = tries->connection;
+		DTX_FAULT("tcc_confirm_sent");
+	}
 
 	INSTR_TIME_SET_CURRENT(begun);
 	/* they have hardly answered already: look once one has */
@@ -811,6 +950,27 @@ finish_forward(void)
 			if (dtx_commit_wait_ms > 0)
 				dtx_remote_close(branch->connection);
 		}
+		foreach(cell, current.tries)
+		{
+			DtxTries   *tries = lfirst(cell);
+			DtxNode    *node = tries->connection->state;
+
+			if (tries->end != DTX_TRIES_ENDING || dtx_tries_have_ended(tries))
+				continue;
+			if (!late && !node->hung)
+			{
+				all_answered = false;
+				if (waiting_count < lengthof(waiting))
+					waiting[waiting_count++] = tries->connection;
+				continue;
+			}
+			tries->end = DTX_TRIES_LEFT;
+			if (dtx_commit_wait_ms > 0)
+			{
+				node->hung = true;
+				dtx_remote_close(tries->connection);
+			}
+		}
 		if (!all_answered)
 			dtx_remote_pause(waiting, waiting_count,
 							 Max(1, dtx_commit_wait_ms - (int) INSTR_TIME_GET_MILLISEC(elapsed)));
@@ -834,16 +994,53 @@ client_listens(void)
 	return poll(&client, 1, 0) > 0 && (client.revents & POLLOUT) != 0;
 }
 
+/*
+ * Hand over what is left of tries.  Returns how many are not known to be
+ * confirmed, and a node of such.
+ */
+static int
+leave_tries(const char **node)
+{
+	ListCell   *cell;
+	int			left = 0;
+	bool		look = false;
+
+	foreach(cell, current.tries)
+	{
+		DtxTries   *tries = lfirst(cell);
+
+		dtx_tries_orphans(tries, current.database, false);
+		if (tries->end_sql == NULL || tries->end == DTX_TRIES_ENDED)
+			continue;
+		/* also what was only cancelled, of which the answer was not waited for */
+		dtx_node_uncertain(tries->connection->state);
+		look = true;
+		if (tries->end == DTX_TRIES_ENDING)
+			dtx_remote_close(tries->connection);
+		if (tries->confirm_count == 0)
+			continue;
+		left += tries->confirm_count;
+		*node = tries->connection->node;
+	}
+	if (current.bound_count > 0)
+		dtx_database_add_tcc_end(current.database, current.gid.xid, current.gid.nonce, left == 0);
+	if (look)
+		dtx_database_wake(current.database);
+	return left;
+}
+
 /* Hand over to the scanner what is not finished, and tell the client. */
 static void
 leave_to_scanner(void)
 {
 	ListCell   *cell;
 	int			left = 0;
+	int			left_tries;
 	const char *node = NULL;
 
 	/* first: a scanner that looks in between must not leave it to us */
 	dtx_phase_two_clear();
+	left_tries = leave_tries(&node);
 	foreach(cell, current.branches)
 	{
 		DtxBranch  *branch = lfirst(cell);
@@ -856,7 +1053,7 @@ leave_to_scanner(void)
 		node = branch->connection->node;
 		left++;
 	}
-	if (left == 0)
+	if (left == 0 && current.has_row)
 	{
 		/* all have: the row may go */
 		if (!dtx_database_add_finished(current.database, current.gid.xid))
@@ -865,16 +1062,18 @@ leave_to_scanner(void)
 				dtx_node_uncertain(((DtxBranch *) lfirst(cell))->connection->state);
 			dtx_database_wake(current.database);
 		}
-		return;
 	}
+	if (left + left_tries == 0)
+		return;
 	/* the row goes when all are proven, those that have answered as well */
 	foreach(cell, current.branches)
 	{
 		DtxBranch  *branch = lfirst(cell);
 
-		if (branch->state == DTX_BRANCH_FINISHED)
+		if (left > 0 && branch->state == DTX_BRANCH_FINISHED)
 			dtx_node_uncertain(branch->connection->state);
 	}
+	left += left_tries;
 	dtx_count(DTX_STAT_LEFT_PENDING, left);
 	dtx_database_wake(current.database);
 	if (dtx_commit_wait_ms == 0)
@@ -925,7 +1124,7 @@ commit_callback(void)
 
 	DTX_NOTHROW_BEGIN();
 	{
-		if (!current.recorded || (!ProcDiePending && commit_is_replicated()))
+		if (!current.recorded || (!ProcDiePending && dtx_is_replicated(XactLastCommitEnd)))
 			finish_forward();
 	}
 	DTX_NOTHROW_FAILED();
@@ -935,6 +1134,12 @@ commit_callback(void)
 	DTX_NOTHROW_END();
 	if (current.recorded)
 		leave_to_scanner();
+	else
+	{
+		const char *node;
+
+		(void) leave_tries(&node);
+	}
 	close_unended();
 	dtx_connections_release();
 	end_global();
@@ -958,10 +1163,18 @@ prepare_callback(void)
 		else if (branch->state == DTX_BRANCH_OPEN)
 			end_reader(branch);
 	}
-	if (current.recorded)
+	foreach(cell, current.tries)
+	{
+		DtxTries   *tries = lfirst(cell);
+
+		/* what is undone is so however the rest ends; the scanner cancels it */
+		dtx_tries_orphans(tries, current.database, false);
+		dtx_node_uncertain(tries->connection->state);
+	}
+	if (current.recorded || current.tries != NIL)
 		dtx_database_add_subtree(current.database);
 	dtx_phase_two_clear();
-	if (current.recorded)
+	if (current.recorded || current.tries != NIL)
 		dtx_database_wake(current.database);	/* to have it shown */
 	dtx_connections_release();
 	end_global();
@@ -1009,7 +1222,18 @@ abort_callback(void)
 		}
 		DTX_NOTHROW_END();
 	}
-	if (current.subtree && current.recorded)
+	foreach(cell, current.tries)
+	{
+		DtxTries   *tries = lfirst(cell);
+
+		if (current.subtree || dtx_tries_abort(tries))
+		{
+			dtx_tries_orphans(tries, current.database, !current.subtree);
+			dtx_node_uncertain(tries->connection->state);
+			left = true;
+		}
+	}
+	if (current.subtree && (current.recorded || current.tries != NIL))
 		dtx_database_add_subtree(current.database);
 	if (left)
 		dtx_database_wake(current.database);
@@ -1078,13 +1302,20 @@ subtransaction_callback(SubXactEvent event, SubTransactionId subid,
 		else
 			dtx_branch_subabort(lfirst(cell), level);
 	}
+	foreach(cell, current.tries)
+	{
+		if (event == SUBXACT_EVENT_COMMIT_SUB)
+			dtx_tries_subcommit(lfirst(cell), level);
+		else
+			dtx_tries_subabort(lfirst(cell), level);
+	}
 }
 
 /* Does this session's transaction depend on nodes? */
 bool
 dtx_twophase_has_branches(void)
 {
-	return current.active && current.branches != NIL;
+	return current.active && (current.branches != NIL || current.tries != NIL);
 }
 
 void

@@ -1,0 +1,10 @@
+\echo Use "ALTER EXTENSION dtx UPDATE" to load this file. \quit
+
+-- 0.1.0 to 0.2.0: flows.  The views that show them as well are made anew; make
+-- joins this with the modules that 0.2.0 has added.
+DROP VIEW dtx.stuck;
+DROP VIEW dtx.branches;
+DROP VIEW dtx.transactions;
+
+ALTER TABLE dtx.node ADD COLUMN tries boolean NOT NULL DEFAULT false;
+
