@@ -87,7 +87,17 @@ sub make_gate
 }
 
 sub close_gate { my ($self) = @_; $self->ask('b', "SELECT pg_advisory_lock($gate)"); return; }
-sub open_gate { my ($self) = @_; $self->ask('b', 'SELECT pg_advisory_unlock_all()'); return; }
+
+# What goes through may take the server down before it has answered: then the
+# lock is gone as well, and is not to be asked for again.
+sub open_gate
+{
+	my ($self) = @_;
+	my $session = $self->{asking}{b} or return;
+	my $answered = eval { $session->query('SELECT pg_advisory_unlock_all()'); 1 };
+	$self->stop_asking('b') unless $answered && $session->{stderr} eq '';
+	return;
+}
 
 # What asks a server meanwhile must not hang with it.
 sub wait_until

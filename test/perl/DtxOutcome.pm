@@ -71,12 +71,19 @@ sub ask
 			my $value = eval { $session->query($sql) };
 			return $value if !$@ && $session->{stderr} eq '';
 			croak "$sql: $session->{stderr}" if $session->{stderr} =~ /ERROR/;
-			delete $self->{asking}{$name};
-			eval { $session->quit };
+			$self->stop_asking($name);
 		}
 		sleep 0.05;
 	}
 	croak "no answer from $name";
+}
+
+sub stop_asking
+{
+	my ($self, $name) = @_;
+	my $session = delete $self->{asking}{$name} or return;
+	eval { $session->quit };
+	return;
 }
 
 # What of dtx is prepared on the nodes now.
@@ -202,12 +209,19 @@ sub calm
 {
 	my ($self) = @_;
 	my $c = $self->{c};
+	# nodes are looked at when they are used for the first time
+	if ($self->ask('c', 'SELECT count(*) FROM dtx.nodes') == 0)
+	{
+		$self->attempt('COMMIT');
+		$self->truth;
+	}
 	return if $c->poll_until(sub {
 		$self->ask('c', q{SELECT (SELECT count(*) FROM dtx.nodes WHERE state <> 'reachable')
-			+ (SELECT count(*) FROM dtx.branches WHERE state <> 'done')}) eq '0';
+			+ (SELECT count(*) FROM dtx.branches WHERE state <> 'done')
+			+ (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'dtx node worker')}) eq '0';
 	}, 20);
 	diag $self->ask('c', $_) foreach
-		q{SELECT node || ' ' || state || COALESCE(': ' || last_error, '') FROM dtx.nodes},
+		q{SELECT n::text || ' at ' || clock_timestamp() FROM dtx.nodes n},
 		q{SELECT b::text FROM dtx.branches b}, q{SELECT d::text FROM dtx.decision d},
 		q{SELECT pid, wait_event, state, query FROM pg_stat_activity WHERE backend_type LIKE 'dtx%'};
 	croak 'the scanner still has something to do';

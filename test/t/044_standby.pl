@@ -64,6 +64,8 @@ $c->as_super("ALTER SYSTEM SET synchronous_standby_names = 'synced'", db => 'pos
 $c->server('c')->reload;
 $c->wait_for('the synchronous standby', sub {
 	$c->as_super(q{SELECT sync_state FROM pg_stat_replication WHERE application_name = 'synced'}) eq 'sync' });
+# an xid that has committed since the last checkpoint, and reached the standby
+my $committed = sprintf 'dtx_%s_%x_0123456789abcdef', present_life($c), $c->as_super('SELECT pg_current_xact_id()');
 my %doubt = leave_in_doubt($c);
 $c->{names} = $c->{nodes};    # the primary stays away
 $c->server('late')->append_conf('postgresql.conf', "log_connections = on");
@@ -111,6 +113,8 @@ is(state_lives($c, @synced), 'created, promotion', 'by itself');
 is(join(' ', map { $c->balance('a', $_) . '/' . $c->balance('b', $_) } 1, 2), '900/1100 1000/1000',
 	'what was decided is committed, the rest rolled back');
 is($c->as_super("SELECT dtx.outcome('$asked')", @synced), 'committed', 'it knows older outcomes');
+is($c->as_super("SELECT dtx.outcome('$committed')", @synced), 'unknown',
+	'what has committed, and has no row, is not taken for aborted');
 ($rc, $stdout, $stderr) = $c->transfer('a', 'b', 1, @synced);
 is($stderr, '', 'and goes on');
 $c->wait_for('the other one to see that they are gone', sub {

@@ -100,13 +100,14 @@ $f->kill9('b');
 $f->mend_disk('b');
 my $mark = $c->log_mark('b');
 $f->start_with_shim('b');
-if ($c->log_since('b', $mark) !~ /removing future two-phase state file/)
+if ($c->log_since('b', $mark) =~ /recovering prepared transaction/)
 {
 	$f->cell('8 Pa', 'a checkpoint that cannot write the branch, then a crash', $f->verdict($f->go_on), 'Cw');
 }
 else
 {
-	# PostgreSQL 18 itself loses the prepared transaction then
+	# PostgreSQL 18 itself loses the prepared transaction then: it removes what
+	# the checkpoint has left, and does not take it from WAL either
 	$answer = $f->go_on;
 	$f->wait_until('the branch to be held', sub { $f->ask('c', q{SELECT state FROM dtx.stuck WHERE node = 'b'}) eq 'held' });
 	$f->cell('8 Pa', 'a checkpoint that cannot write the branch, then a crash: lost by PostgreSQL, held',
