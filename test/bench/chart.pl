@@ -1,10 +1,13 @@
-# Draws docs/twophase.svg from lines "clients, side, title, transfers a second,
+# Draws docs/twophase.svg or docs/saga.svg, with title and note as arguments, from lines "clients, side, title, transfers a second,
 # ratio" (tabs between) on stdin.  Bars by number of clients, with the ratio that
 # is printed in the table.  No fonts or scripts from elsewhere; with colours for
 # light and for dark.
 use strict;
 use warnings;
 
+my ($title, $note) = @ARGV;
+$title //= 'Transfers between two servers per second';
+$note //= 'fsync on; medians of alternating runs; in brackets: how many times as fast dtx is';
 my (@clients, %rows, $most);
 while (<STDIN>)
 {
@@ -45,7 +48,7 @@ foreach my $clients (@clients)
 my $height = $y - 6;
 binmode STDOUT, ':utf8';
 print <<"X";
-<svg xmlns="http://www.w3.org/2000/svg" width="$width" height="$height" viewBox="0 0 $width $height" role="img" aria-label="Transfers between two servers per second, by number of clients">
+<svg xmlns="http://www.w3.org/2000/svg" width="$width" height="$height" viewBox="0 0 $width $height" role="img" aria-label="$title, by number of clients">
 <style>
 .back { fill: #ffffff }
 text { font: 12px system-ui, sans-serif; fill: #24292f }
@@ -64,7 +67,7 @@ text { fill: #e6edf3 }
 }
 </style>
 <rect width="$width" height="$height" class="back"/>
-<text x="16" y="24" class="title">Transfers between two servers per second</text>
-<text x="16" y="42" class="note">fsync on; medians of alternating runs; in brackets: how many times as fast dtx is</text>
+<text x="16" y="24" class="title">$title</text>
+<text x="16" y="42" class="note">$note</text>
 $body</svg>
 X
