@@ -23,7 +23,8 @@
  * (4) In a batch nothing may take long; what does is given back and goes
  *	   alone, on a connection of its own.
  * (5) A claim is a lock of the session that drives: it ends with that.  What
- *	   is driven was read, or found unchanged, after it was claimed.
+ *	   is driven was read, or found unchanged, after it was claimed, or was
+ *	   submitted by the transaction of the same round.
  * (6) A round that fails drops all that is in memory: it is in the tables.
  * (7) Nothing is sent before what it follows from is flushed, and has reached
  *	   the synchronous standbys, whatever synchronous_commit says here, and
@@ -114,6 +115,9 @@ struct DtxExecutor
 	List	   *flows;			/* of DtxFlow */
 	List	   *lanes;			/* of DtxLane */
 	List	   *avoided;		/* of Avoided */
+	DtxFlowRow *submitted;		/* in this round's transaction, by the caller */
+	Generation *last;			/* what was driven for the caller, and its row */
+	DtxFlowRow *last_row;
 	List	   *rules;			/* of DtxErrorRule; NIL: to be read */
 	MemoryContext rules_context;
 	bool		fetch_due;
@@ -658,15 +662,32 @@ take_answers(DtxExecutor *executor)
 /* ------------------------------------------------------------------ flows */
 
 static void
+forget_last(DtxExecutor *executor)
+{
+	if (executor->last != NULL)
+		MemoryContextDelete(executor->last->context);
+	executor->last = NULL;
+	executor->last_row = NULL;
+}
+
+static void
 let_go(DtxExecutor *executor, DtxFlow *flow)
 {
 	Generation *generation = flow->generation;
 
 	Assert(flow->out_count == 0);
 	executor->flows = list_delete_ptr(executor->flows, flow);
-	if (executor->options.only == NULL)
-		dtx_flow_release(&flow->row->key);
-	if (--generation->count == 0)
+	generation->count--;
+	if (executor->options.only != NULL)
+	{
+		/* its caller wants to know how it has ended */
+		forget_last(executor);
+		executor->last = generation;
+		executor->last_row = flow->stale ? NULL : flow->row;
+		return;
+	}
+	dtx_flow_release(&flow->row->key);
+	if (generation->count == 0)
 		MemoryContextDelete(generation->context);
 }
 
@@ -769,6 +790,16 @@ end_of_wal(void)
 	return next;
 }
 
+/* The commit of this transaction waits until it is flushed and replicated. */
+static void
+commit_durably(void)
+{
+	ForceSyncCommit();
+	if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
+		(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_LOCAL, true, 0, false);
+}
+
 /* Take flows that are due into memory; in a transaction. */
 static bool
 fetch(DtxExecutor *executor)
@@ -781,6 +812,7 @@ fetch(DtxExecutor *executor)
 	List	   *except = NIL;
 	ListCell   *cell;
 	int			limit = Min(FETCH_MAX, WINDOW - list_length(executor->flows));
+	bool		is_submitted = false;
 	DtxTime		now = dtx_now();
 
 	if (executor->one_at_a_time)
@@ -804,7 +836,13 @@ fetch(DtxExecutor *executor)
 
 	context = AllocSetContextCreate(executor->context, "dtx flows", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(context);
-	if (executor->options.only != NULL)
+	if (executor->submitted != NULL)
+	{
+		rows = list_make1(executor->submitted);
+		executor->submitted = NULL;
+		is_submitted = true;
+	}
+	else if (executor->options.only != NULL)
 	{
 		DtxFlowRow *row = executor->flows == NIL ? dtx_store_flow_load(executor->options.only) : NULL;
 
@@ -857,8 +895,13 @@ fetch(DtxExecutor *executor)
 		return false;
 	}
 	/* who submitted, or drove it before, may not have waited for that (7) */
-	executor->read_until = end_of_wal();
-	XLogFlush(executor->read_until);
+	if (is_submitted)
+		commit_durably();
+	else
+	{
+		executor->read_until = end_of_wal();
+		XLogFlush(executor->read_until);
+	}
 	return true;
 }
 
@@ -928,10 +971,7 @@ record(DtxExecutor *executor)
 	{
 		dtx_store_flow_record(steps, flows);
 		/* what follows is sent: it must not be found undecided after a crash (7) */
-		ForceSyncCommit();
-		if (synchronous_commit < SYNCHRONOUS_COMMIT_REMOTE_FLUSH)
-			(void) set_config_option("synchronous_commit", "on", PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_LOCAL, true, 0, false);
+		commit_durably();
 	}
 	foreach(cell, flows)
 	{
@@ -1191,7 +1231,7 @@ dtx_executor_round(DtxExecutor *executor)
 	bool		moved = false;
 	bool		ended;
 	DtxTccEnd  *tcc_ends;
-	int			tcc_end_count;
+	int			tcc_end_count = 0;
 
 	MemoryContextReset(executor->round_context);
 	MemoryContextSwitchTo(executor->round_context);
@@ -1200,7 +1240,12 @@ dtx_executor_round(DtxExecutor *executor)
 	if (!has_work(executor, clock))
 		return false;
 	begin(executor);
-	tcc_end_count = take_tcc_ends(executor, tcc_ends);
+	/* a transaction that submits has the isolation of its caller */
+	if (executor->submitted == NULL)
+	{
+		tcc_end_count = take_tcc_ends(executor, tcc_ends);
+		look_at_nodes(executor);
+	}
 	if (executor->rules == NIL || dtx_exceeds(executor->watermark_at, clock, WATERMARK_PAUSE_MS) ||
 		executor->watermark_at == 0)
 	{
@@ -1216,7 +1261,6 @@ dtx_executor_round(DtxExecutor *executor)
 			executor->next_due = dtx_store_flows_next(executor->options.worker, executor->options.workers,
 													  dtx_flow_now());
 	}
-	look_at_nodes(executor);
 	moved = take_answers(executor);
 	divert(executor);
 	if (executor->fetch_due || executor->more_due || somebody_is_forgiven(executor, clock) ||
@@ -1384,6 +1428,8 @@ dtx_executor_reset(DtxExecutor *executor, int sqlerrcode)
 	}
 	list_free(executor->flows);
 	executor->flows = NIL;
+	executor->submitted = NULL;
+	forget_last(executor);
 	executor->one_at_a_time = true;
 	executor->calm_rounds = 0;
 	executor->fetch_due = true;
@@ -1401,17 +1447,33 @@ dtx_executor_free(DtxExecutor *executor)
 	MemoryContextDelete(executor->context);
 }
 
+/*
+ * The row of what was driven for the caller, as it was let go, until something
+ * else is driven; NULL if somebody has changed it meanwhile.
+ */
+DtxFlowRow *
+dtx_executor_last(DtxExecutor *executor)
+{
+	return executor->last_row;
+}
+
 int64
 dtx_executor_answers(DtxExecutor *executor)
 {
 	return executor->answers;
 }
 
-/* Another flow for the same lanes. */
+/*
+ * Another flow for the same lanes, which the caller has claimed.  If he has
+ * just submitted it, in the transaction that the next round commits, his row
+ * need not be read.
+ */
 void
-dtx_executor_only(DtxExecutor *executor, const DtxFlowKey *key)
+dtx_executor_only(DtxExecutor *executor, const DtxFlowKey *key, DtxFlowRow *submitted)
 {
+	forget_last(executor);
 	executor->options.only = key;
+	executor->submitted = submitted;
 	executor->one_at_a_time = false;
 	executor->fetch_due = true;
 	executor->next_due = 0;

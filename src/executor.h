@@ -31,7 +31,8 @@ extern TimestampTz dtx_executor_next(DtxExecutor *executor);
 extern bool dtx_executor_busy(DtxExecutor *executor);
 extern void dtx_executor_reset(DtxExecutor *executor, int sqlerrcode);
 extern void dtx_executor_free(DtxExecutor *executor);
-extern void dtx_executor_only(DtxExecutor *executor, const DtxFlowKey *key);
+extern void dtx_executor_only(DtxExecutor *executor, const DtxFlowKey *key, DtxFlowRow *submitted);
+extern DtxFlowRow *dtx_executor_last(DtxExecutor *executor);
 extern int64 dtx_executor_answers(DtxExecutor *executor);
 
 extern void dtx_procedure_commit(void);

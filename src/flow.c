@@ -330,11 +330,14 @@ dtx_wait(PG_FUNCTION_ARGS)
 /* The session's own executor: its lanes are kept from call to call. */
 static DtxExecutor *session_executor = NULL;
 
-/* Drive the claimed flow until it is over, or waits for a person. */
+/*
+ * Drive the claimed flow until it is over, or waits for a person.  "submitted"
+ * is its row if this transaction has submitted it: the first round commits it.
+ */
 static DtxFlowRow *
-drive(const DtxFlowKey *key)
+drive(const DtxFlowKey *key, DtxFlowRow *submitted)
 {
-	dtx_executor_only(session_executor, key);
+	dtx_executor_only(session_executor, key, submitted);
 	for (;;)
 	{
 		DtxFlowRow *row;
@@ -348,12 +351,14 @@ drive(const DtxFlowKey *key)
 			dtx_executor_wait(session_executor, LOOK_AGAIN_MS);
 			continue;
 		}
-		row = dtx_store_flow_load(key);
+		row = dtx_executor_last(session_executor);
+		if (row == NULL)
+			row = dtx_store_flow_load(key);
 		if (row == NULL || dtx_flow_is_over(row->state) || row->state == DTX_FLOW_HELD || row->paused)
 			return row;
 		/* it waits for a time */
-		dtx_executor_only(session_executor, key);
 		pause_ms = row->due_at == 0 ? LOOK_AGAIN_MS : (row->due_at - dtx_flow_now()) / 1000 + 1;
+		dtx_executor_only(session_executor, key, NULL);
 		if (pause_ms > 0)
 			dtx_executor_wait(session_executor, Min(pause_ms, LOOK_AGAIN_MS));
 	}
@@ -425,7 +430,7 @@ wait_for_driver(const DtxFlowKey *key, bool *claimed)
 	ConditionVariableCancelSleep();
 	MemoryContextSwitchTo(old);
 	driving = *claimed;
-	return *claimed ? drive(key) : row;
+	return *claimed ? drive(key, NULL) : row;
 }
 
 /* The business error of a saga that came to nothing, as the step gave it. */
@@ -477,15 +482,21 @@ dtx_saga_run(PG_FUNCTION_ARGS)
 	BlessTupleDesc(desc);
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	key = dtx_saga_submission(&submission, &existed)->key;
+	row = dtx_saga_submission(&submission, &existed);
+	key = row->key;
 	claimed = dtx_flow_claim(&key);
 	PG_TRY();
 	{
-		dtx_procedure_commit();
 		if (session_executor == NULL)
 			session_executor = session_executor_new();
 		driving = claimed;
-		row = claimed ? drive(&key) : wait_for_driver(&key, &claimed);
+		if (claimed && !existed)
+			row = drive(&key, row);
+		else
+		{
+			dtx_procedure_commit();
+			row = claimed ? drive(&key, NULL) : wait_for_driver(&key, &claimed);
+		}
 	}
 	PG_CATCH();
 	{
@@ -517,7 +528,8 @@ dtx_saga_run(PG_FUNCTION_ARGS)
 	if (outcome.state == DTX_FLOW_ABORTED)
 		raise_refusal(&outcome);
 	/* what the caller does next is in a transaction as he wants it */
-	SPI_commit();
+	if (XactIsoLevel != DefaultXactIsoLevel)
+		SPI_commit();
 	SPI_finish();
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)));
 }
