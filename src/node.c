@@ -366,17 +366,37 @@ dtx_node_enter(const DtxKnownNode *node)
 void
 dtx_node_register(Oid serverid, Oid roleid, bool tries)
 {
+	/* such a row goes only with its server, or with everything of this life */
+	static struct
+	{
+		uint64		life;
+		Oid			serverid;
+		Oid			roleid;
+		bool		tries;
+	}			seen[32];
+	static int	seen_last = 0;
 	DtxDatabase *database = dtx_node_database(true);
+	uint64		life = pg_atomic_read_u64(&database->life);
 	DtxNode    *node;
 	bool		is_new;
 
-	if (is_registered(serverid, roleid, tries))
-		return;
-	is_new = !dtx_store_server_known(serverid);
-	register_node(database, serverid, roleid, tries);
-	node = dtx_node_state(MyDatabaseId, serverid, true);
-	if (is_new && node != NULL)
-		dtx_node_new(node);
+	for (int i = 0; i < lengthof(seen); i++)
+		if (seen[i].serverid == serverid && seen[i].roleid == roleid && seen[i].life == life &&
+			(seen[i].tries || !tries))
+			return;
+	if (!is_registered(serverid, roleid, tries))
+	{
+		is_new = !dtx_store_server_known(serverid);
+		register_node(database, serverid, roleid, tries);
+		node = dtx_node_state(MyDatabaseId, serverid, true);
+		if (is_new && node != NULL)
+			dtx_node_new(node);
+	}
+	seen_last = (seen_last + 1) % lengthof(seen);
+	seen[seen_last].life = life;
+	seen[seen_last].serverid = serverid;
+	seen[seen_last].roleid = roleid;
+	seen[seen_last].tries = tries;
 }
 
 /* ------------------------------------------------------------ findings */
