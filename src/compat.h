@@ -9,13 +9,16 @@
 #define DTX_COMPAT_H
 
 #include "access/transam.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "foreign/foreign.h"
 #include "nodes/parsenodes.h"
 #include "replication/walsender_private.h"
 #include "utils/acl.h"
+#include "utils/guc.h"
 
 /* 18 has pg_noreturn before a function instead of an attribute after it. */
 #if PG_VERSION_NUM >= 180000
@@ -133,6 +136,33 @@ dtx_sync_standbys_defined(void)
 #else
 #define DTX_CREATE_WAIT_EVENT_SET(context, count) CreateWaitEventSet(context, count)
 #endif
+
+/*
+ * A search path with nothing in it but pg_catalog, inside of a nest level of
+ * settings.  17 remembers what a path means; before, to set it cost as much as
+ * a look into an index, and there was another way.
+ */
+static inline void
+dtx_push_search_path(void)
+{
+#if PG_VERSION_NUM >= 170000
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+#else
+	OverrideSearchPath path = {.schemas = list_make1_oid(PG_CATALOG_NAMESPACE)};
+
+	PushOverrideSearchPath(&path);
+	list_free(path.schemas);
+#endif
+}
+
+static inline void
+dtx_pop_search_path(void)
+{
+#if PG_VERSION_NUM < 170000
+	PopOverrideSearchPath();
+#endif
+}
 
 /* shm_mq_send(queue, length, data, nowait, force_flush), without waiting or with. */
 #define DTX_SHM_MQ_SEND(queue, length, data) shm_mq_send(queue, length, data, true, true)

@@ -75,9 +75,7 @@ dtx_store_enter(StoreContext *context)
 	SetUserIdAndSecContext(schema_owner(get_namespace_oid(DTX_SCHEMA, true)),
 						   context->save_sec_context | SECURITY_LOCAL_USERID_CHANGE);
 	context->guc_level = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog, pg_temp",
-							 PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	dtx_push_search_path();
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -88,6 +86,7 @@ dtx_store_leave(StoreContext *context)
 {
 	PopActiveSnapshot();
 	SPI_finish();
+	dtx_pop_search_path();
 	AtEOXact_GUC(true, context->guc_level);
 	SetUserIdAndSecContext(context->save_user, context->save_sec_context);
 }
