@@ -126,8 +126,9 @@ dtx_store_run_kept(SPIPlanPtr *plan, const char *sql, bool read_only, int count,
 	return SPI_processed;
 }
 
-static Relation
-open_table(const char *name, LOCKMODE lock, const char *index, Oid *indexid)
+/* Open a table of dtx, and find an index of it. */
+Relation
+dtx_store_open_table(const char *name, LOCKMODE lock, const char *index, Oid *indexid)
 {
 	Oid			schema = get_namespace_oid(DTX_SCHEMA, true);
 	Oid			table = OidIsValid(schema) ? get_relname_relid(name, schema) : InvalidOid;
@@ -295,7 +296,7 @@ static bool
 find_node(Oid serverid, Oid roleid, bool *tries)
 {
 	Oid			indexid;
-	Relation	relation = open_table("node", AccessShareLock, "node_pkey", &indexid);
+	Relation	relation = dtx_store_open_table("node", AccessShareLock, "node_pkey", &indexid);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key[2];
 	SysScanDesc scan;
@@ -338,7 +339,7 @@ bool
 dtx_store_server_known(Oid serverid)
 {
 	Oid			indexid;
-	Relation	relation = open_table("node", AccessShareLock, "node_pkey", &indexid);
+	Relation	relation = dtx_store_open_table("node", AccessShareLock, "node_pkey", &indexid);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key;
 	SysScanDesc scan;
@@ -487,7 +488,7 @@ static bool
 row_is_visible(const char *table, const char *index, const DtxGid *gid, bool *other)
 {
 	Oid			indexid;
-	Relation	relation = open_table(table, AccessShareLock, index, &indexid);
+	Relation	relation = dtx_store_open_table(table, AccessShareLock, index, &indexid);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key[2];
 	SysScanDesc scan;

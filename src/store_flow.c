@@ -20,15 +20,21 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -39,6 +45,22 @@
 
 /* So many finished flows are forgotten at a time. */
 #define FORGET_BATCH 1000
+
+/* Columns of dtx.transaction and dtx.step, as sql/30_flow.sql has them. */
+enum
+{
+	FLOW_XID, FLOW_NONCE, FLOW_LIFE, FLOW_NAME, FLOW_PATTERN, FLOW_STATE, FLOW_DIRECTION,
+	FLOW_INSIST, FLOW_PAUSED, FLOW_OWNER, FLOW_SAGA, FLOW_DEFINITION, FLOW_INPUT, FLOW_NODES,
+	FLOW_CHANGE_COUNT, FLOW_CREATED_AT, FLOW_DEADLINE_AT, FLOW_DUE_AT, FLOW_FINISHED_AT,
+	FLOW_SQLSTATE, FLOW_REASON, FLOW_COLUMN_COUNT
+};
+
+enum
+{
+	STEP_XID, STEP_NONCE, STEP_STEP, STEP_OPERATION, STEP_STATE, STEP_ATTEMPT_COUNT, STEP_SENT_AT,
+	STEP_ANSWERED_AT, STEP_NEXT_AT, STEP_SQLSTATE, STEP_ERROR, STEP_RESULT, STEP_NODE, STEP_ROLE,
+	STEP_REGISTRAR_XID, STEP_REGISTRAR_NONCE, STEP_REGISTRAR_STEP, STEP_COLUMN_COUNT
+};
 
 /* Columns of a flow's row, in the order of read_flow(). */
 #define FLOW_COLUMNS \
@@ -461,16 +483,68 @@ time_or_null(TimestampTz value, char *null)
 }
 
 static Datum
-jsonb_or_null(Jsonb *value, char *null)
-{
-	*null = value == NULL ? 'n' : ' ';
-	return PointerGetDatum(value);
-}
-
-static Datum
 sqlstate_or_null(const char *value, char *null)
 {
 	return text_or_null(value[0] == '\0' ? NULL : value, null);
+}
+
+/* Values of a row that is written without SQL. */
+static void
+set_text(Datum *values, bool *nulls, int column, const char *value)
+{
+	nulls[column] = value == NULL || value[0] == '\0';
+	values[column] = nulls[column] ? (Datum) 0 : CStringGetTextDatum(value);
+}
+
+static void
+set_time(Datum *values, bool *nulls, int column, TimestampTz value)
+{
+	nulls[column] = value == 0;
+	values[column] = TimestampTzGetDatum(value);
+}
+
+static void
+set_jsonb(Datum *values, bool *nulls, int column, Jsonb *value)
+{
+	nulls[column] = value == NULL;
+	values[column] = PointerGetDatum(value);
+}
+
+static void
+set_other(Datum *values, bool *nulls, int column, Datum value)
+{
+	nulls[column] = false;
+	values[column] = value;
+}
+
+/* A named flow: false if its name is taken. */
+static bool
+insert_named(const Datum *values, const bool *nulls)
+{
+	static SPIPlanPtr plan = NULL;
+	StoreContext context;
+	Oid			types[] = {XID8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, TEXTOID, BOOLOID,
+		BOOLOID, OIDOID, INT8OID, JSONBOID, JSONBOID, OIDARRAYOID, INT4OID, TIMESTAMPTZOID,
+	TIMESTAMPTZOID, TIMESTAMPTZOID, TIMESTAMPTZOID, TEXTOID, TEXTOID};
+	Datum		parameters[FLOW_COLUMN_COUNT];
+	char		null_marks[FLOW_COLUMN_COUNT + 1];
+	bool		inserted;
+
+	StaticAssertStmt(lengthof(types) == FLOW_COLUMN_COUNT, "a type for each column");
+	for (int i = 0; i < FLOW_COLUMN_COUNT; i++)
+	{
+		parameters[i] = values[i];
+		null_marks[i] = nulls[i] ? 'n' : ' ';
+	}
+	null_marks[FLOW_COLUMN_COUNT] = '\0';
+	dtx_store_enter(&context);
+	inserted = dtx_store_run_kept(&plan,
+								  "INSERT INTO dtx.transaction VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9,"
+								  " $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)"
+								  " ON CONFLICT DO NOTHING",
+								  false, lengthof(types), types, parameters, null_marks) > 0;
+	dtx_store_leave(&context);
+	return inserted;
 }
 
 /*
@@ -480,232 +554,126 @@ sqlstate_or_null(const char *value, char *null)
 bool
 dtx_store_flow_insert(DtxFlowRow *row)
 {
-	static SPIPlanPtr plan = NULL;
-	StoreContext context;
-	Oid			types[] = {XID8OID, INT8OID, INT8OID, TEXTOID, TEXTOID, TEXTOID, OIDOID, INT8OID,
-	JSONBOID, JSONBOID, OIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
-	char		nulls[] = "             ";
-	Datum		values[lengthof(types)];
+	Datum		values[FLOW_COLUMN_COUNT] = {0};
+	bool		nulls[FLOW_COLUMN_COUNT];
 	Datum	   *nodes = palloc(sizeof(Datum) * Max(row->node_count, 1));
-	bool		inserted;
+	StoreRows  *rows;
 
 	for (int i = 0; i < row->node_count; i++)
 		nodes[i] = ObjectIdGetDatum(row->nodes[i]);
-	dtx_store_enter(&context);
-	values[0] = u64_datum(row->key.xid);
-	values[1] = u64_datum(row->key.nonce);
-	values[2] = u64_datum(row->life);
-	values[3] = text_or_null(row->name, &nulls[3]);
-	values[4] = CStringGetTextDatum(row->pattern == DTX_PATTERN_TCC ? "tcc" : "saga");
-	values[5] = CStringGetTextDatum(dtx_flow_state_name(row->state));
-	values[6] = ObjectIdGetDatum(row->owner);
-	values[7] = Int64GetDatum(row->saga);
-	nulls[7] = row->saga == 0 ? 'n' : ' ';
-	values[8] = jsonb_or_null(row->saga == 0 ? row->definition : NULL, &nulls[8]);
-	values[9] = jsonb_or_null(row->input, &nulls[9]);
-	values[10] = PointerGetDatum(construct_array(nodes, row->node_count, OIDOID, sizeof(Oid),
-												 true, TYPALIGN_INT));
-	values[11] = time_or_null(row->deadline_at, &nulls[11]);
-	values[12] = time_or_null(row->due_at, &nulls[12]);
-	inserted = dtx_store_run_kept(&plan,
-								  "INSERT INTO dtx.transaction (xid, nonce, life, name, pattern, state, owner,"
-								  " saga, definition, input, nodes, deadline_at, due_at) VALUES"
-								  " ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
-								  " ON CONFLICT DO NOTHING",
-								  false, lengthof(types), types, values, nulls) > 0;
-	dtx_store_leave(&context);
-	return inserted;
+	memset(nulls, true, sizeof(nulls));
+	set_other(values, nulls, FLOW_XID, u64_datum(row->key.xid));
+	set_other(values, nulls, FLOW_NONCE, u64_datum(row->key.nonce));
+	set_other(values, nulls, FLOW_LIFE, u64_datum(row->life));
+	set_text(values, nulls, FLOW_NAME, row->name);
+	set_text(values, nulls, FLOW_PATTERN, row->pattern == DTX_PATTERN_TCC ? "tcc" : "saga");
+	set_text(values, nulls, FLOW_STATE, dtx_flow_state_name(row->state));
+	set_text(values, nulls, FLOW_DIRECTION, row->backward ? "backward" : "forward");
+	set_other(values, nulls, FLOW_INSIST, BoolGetDatum(row->insist));
+	set_other(values, nulls, FLOW_PAUSED, BoolGetDatum(row->paused));
+	set_other(values, nulls, FLOW_OWNER, ObjectIdGetDatum(row->owner));
+	if (row->saga != 0)
+		set_other(values, nulls, FLOW_SAGA, Int64GetDatum(row->saga));
+	else
+		set_jsonb(values, nulls, FLOW_DEFINITION, row->definition);
+	set_jsonb(values, nulls, FLOW_INPUT, row->input);
+	set_other(values, nulls, FLOW_NODES,
+			  PointerGetDatum(construct_array(nodes, row->node_count, OIDOID, sizeof(Oid), true,
+											  TYPALIGN_INT)));
+	set_other(values, nulls, FLOW_CHANGE_COUNT, Int32GetDatum(row->change_count));
+	set_time(values, nulls, FLOW_CREATED_AT, row->created_at);
+	set_time(values, nulls, FLOW_DEADLINE_AT, row->deadline_at);
+	set_time(values, nulls, FLOW_DUE_AT, row->due_at);
+	if (row->name != NULL)
+		return insert_named(values, nulls);
+	rows = store_rows_begin("transaction", "transaction_pkey", FLOW_COLUMN_COUNT);
+	store_rows_insert(rows, values, nulls);
+	store_rows_end(rows);
+	return true;
 }
-
-/* An array of a type from so many values. */
-static Datum
-array_of(Datum *values, bool *nulls, int count, Oid type, int16 length, bool by_value, char align)
-{
-	int			dims[1] = {count};
-	int			lower[1] = {1};
-
-	return PointerGetDatum(construct_md_array(values, nulls, 1, dims, lower, type, length,
-											  by_value, align));
-}
-
-/* A column of what is written, for unnest(). */
-typedef struct Column
-{
-	Datum	   *values;
-	bool	   *nulls;
-} Column;
-
-static Column
-make_column(int count)
-{
-	Column		column;
-
-	column.values = palloc(sizeof(Datum) * count);
-	column.nulls = palloc0(sizeof(bool) * count);
-	return column;
-}
-
-static void
-set_text(Column *column, int row, const char *value)
-{
-	column->nulls[row] = value == NULL || value[0] == '\0';
-	column->values[row] = column->nulls[row] ? (Datum) 0 : CStringGetTextDatum(value);
-}
-
-static void
-set_time(Column *column, int row, TimestampTz value)
-{
-	column->nulls[row] = value == 0;
-	column->values[row] = TimestampTzGetDatum(value);
-}
-
-static SPIPlanPtr record_steps_plan = NULL;
-static SPIPlanPtr record_flows_plan = NULL;
 
 static void
 record_steps(List *writes)
 {
-	int			count = list_length(writes);
-	Oid			xid8_array = get_array_type(XID8OID);
-	Oid			types[] = {xid8_array, INT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID, TEXTARRAYOID,
-		INT4ARRAYOID, get_array_type(TIMESTAMPTZOID), get_array_type(TIMESTAMPTZOID),
-	get_array_type(TIMESTAMPTZOID), TEXTARRAYOID, TEXTARRAYOID, get_array_type(JSONBOID)};
-	Column		columns[12];
-	Datum		values[12];
+	StoreRows  *rows = store_rows_begin("step", "step_pkey", STEP_COLUMN_COUNT);
 	ListCell   *cell;
 
-	for (int i = 0; i < lengthof(columns); i++)
-		columns[i] = make_column(count);
 	foreach(cell, writes)
 	{
 		DtxStepWrite *write = lfirst(cell);
 		DtxStepRow *row = write->row;
-		int			i = foreach_current_index(cell);
+		Datum		values[STEP_COLUMN_COUNT];
+		bool		nulls[STEP_COLUMN_COUNT];
+		Datum	   *found;
+		bool	   *found_nulls;
+		bool		exists;
 
-		columns[0].values[i] = u64_datum(write->key.xid);
-		columns[1].values[i] = u64_datum(write->key.nonce);
-		columns[2].values[i] = Int32GetDatum(row->step);
-		set_text(&columns[3], i, dtx_operation_name(row->operation));
-		set_text(&columns[4], i, dtx_step_state_name(row->state));
-		columns[5].values[i] = Int32GetDatum(row->attempt_count);
-		set_time(&columns[6], i, row->sent_at);
-		set_time(&columns[7], i, row->answered_at);
-		set_time(&columns[8], i, row->state == DTX_STEP_PENDING ? row->next_at : 0);
-		set_text(&columns[9], i, row->sqlstate);
-		set_text(&columns[10], i, row->error);
-		columns[11].nulls[i] = row->result == NULL;
-		columns[11].values[i] = PointerGetDatum(row->result);
-	}
-	for (int i = 0; i < lengthof(columns); i++)
-	{
-		switch (i)
+		memset(nulls, true, sizeof(nulls));
+		memset(values, 0, sizeof(values));
+		set_other(values, nulls, STEP_XID, u64_datum(write->key.xid));
+		set_other(values, nulls, STEP_NONCE, u64_datum(write->key.nonce));
+		set_other(values, nulls, STEP_STEP, Int32GetDatum(row->step));
+		set_text(values, nulls, STEP_OPERATION, dtx_operation_name(row->operation));
+		exists = store_rows_find(rows, values, nulls, &found, &found_nulls);
+		if (exists)
 		{
-			case 0:
-				values[i] = array_of(columns[i].values, NULL, count, XID8OID, 8, true, TYPALIGN_DOUBLE);
-				break;
-			case 1:
-				values[i] = array_of(columns[i].values, NULL, count, INT8OID, 8, true, TYPALIGN_DOUBLE);
-				break;
-			case 2:
-			case 5:
-				values[i] = array_of(columns[i].values, NULL, count, INT4OID, 4, true, TYPALIGN_INT);
-				break;
-			case 6:
-			case 7:
-			case 8:
-				values[i] = array_of(columns[i].values, columns[i].nulls, count, TIMESTAMPTZOID, 8,
-									 true, TYPALIGN_DOUBLE);
-				break;
-			case 11:
-				values[i] = array_of(columns[i].values, columns[i].nulls, count, JSONBOID, -1,
-									 false, TYPALIGN_INT);
-				break;
-			default:
-				values[i] = array_of(columns[i].values, columns[i].nulls, count, TEXTOID, -1,
-									 false, TYPALIGN_INT);
+			DtxStepState state = dtx_step_state_parse(TextDatumGetCString(found[STEP_STATE]));
+
+			/* what an operator has said meanwhile, of a step that he skipped, stays */
+			if (state == DTX_STEP_DONE || state == DTX_STEP_SKIPPED)
+				continue;
+			memcpy(values, found, sizeof(values));
+			memcpy(nulls, found_nulls, sizeof(nulls));
 		}
+		set_text(values, nulls, STEP_STATE, dtx_step_state_name(row->state));
+		set_other(values, nulls, STEP_ATTEMPT_COUNT, Int32GetDatum(row->attempt_count));
+		set_time(values, nulls, STEP_SENT_AT, row->sent_at);
+		set_time(values, nulls, STEP_ANSWERED_AT, row->answered_at);
+		set_time(values, nulls, STEP_NEXT_AT, row->state == DTX_STEP_PENDING ? row->next_at : 0);
+		set_text(values, nulls, STEP_SQLSTATE, row->sqlstate);
+		set_text(values, nulls, STEP_ERROR, row->error);
+		set_jsonb(values, nulls, STEP_RESULT, row->result);
+		if (exists)
+			store_rows_update(rows, values, nulls);
+		else
+			store_rows_insert(rows, values, nulls);
 	}
-	/* what an operator has said meanwhile, of a step that he skipped, stays */
-	(void) dtx_store_run_kept(&record_steps_plan,
-							  "INSERT INTO dtx.step AS s (xid, nonce, step, operation, state, attempt_count,"
-							  " sent_at, answered_at, next_at, sqlstate, error, result)"
-							  " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-							  " ON CONFLICT ON CONSTRAINT step_pkey DO UPDATE SET"
-							  " state = EXCLUDED.state, attempt_count = EXCLUDED.attempt_count,"
-							  " sent_at = EXCLUDED.sent_at, answered_at = EXCLUDED.answered_at,"
-							  " next_at = EXCLUDED.next_at, sqlstate = EXCLUDED.sqlstate,"
-							  " error = EXCLUDED.error, result = EXCLUDED.result"
-							  " WHERE s.state NOT IN ('done', 'skipped')",
-							  false, lengthof(types), types, values, NULL);
+	store_rows_end(rows);
 }
 
 static void
 record_flows(List *writes)
 {
-	int			count = list_length(writes);
-	Oid			time_array = get_array_type(TIMESTAMPTZOID);
-	Oid			types[] = {get_array_type(XID8OID), INT8ARRAYOID, INT4ARRAYOID, TEXTARRAYOID,
-	TEXTARRAYOID, time_array, time_array, TEXTARRAYOID, TEXTARRAYOID};
-	Column		columns[9];
-	Datum		values[9];
-	uint64		rows;
+	StoreRows  *rows = store_rows_begin("transaction", "transaction_pkey", FLOW_COLUMN_COUNT);
 	ListCell   *cell;
 
-	for (int i = 0; i < lengthof(columns); i++)
-		columns[i] = make_column(count);
 	foreach(cell, writes)
 	{
 		DtxFlowWrite *write = lfirst(cell);
 		DtxFlowRow *row = write->row;
-		int			i = foreach_current_index(cell);
+		Datum		values[FLOW_COLUMN_COUNT];
+		bool		nulls[FLOW_COLUMN_COUNT];
+		Datum	   *found;
+		bool	   *found_nulls;
 
-		write->lost = true;
-		columns[0].values[i] = u64_datum(row->key.xid);
-		columns[1].values[i] = u64_datum(row->key.nonce);
-		columns[2].values[i] = Int32GetDatum(row->change_count);
-		set_text(&columns[3], i, dtx_flow_state_name(row->state));
-		set_text(&columns[4], i, row->backward ? "backward" : "forward");
-		set_time(&columns[5], i, row->due_at);
-		set_time(&columns[6], i, row->finished_at);
-		set_text(&columns[7], i, row->sqlstate);
-		set_text(&columns[8], i, row->reason);
+		/* who has the row locked is about to change it */
+		write->lost = !store_rows_find_free(rows, u64_datum(row->key.xid), u64_datum(row->key.nonce),
+											&found, &found_nulls) ||
+			DatumGetInt32(found[FLOW_CHANGE_COUNT]) != row->change_count;
+		if (write->lost)
+			continue;
+		memcpy(values, found, sizeof(values));
+		memcpy(nulls, found_nulls, sizeof(nulls));
+		set_other(values, nulls, FLOW_CHANGE_COUNT, Int32GetDatum(++row->change_count));
+		set_text(values, nulls, FLOW_STATE, dtx_flow_state_name(row->state));
+		set_text(values, nulls, FLOW_DIRECTION, row->backward ? "backward" : "forward");
+		set_time(values, nulls, FLOW_DUE_AT, row->due_at);
+		set_time(values, nulls, FLOW_FINISHED_AT, row->finished_at);
+		set_text(values, nulls, FLOW_SQLSTATE, row->sqlstate);
+		set_text(values, nulls, FLOW_REASON, row->reason);
+		store_rows_update(rows, values, nulls);
 	}
-	values[0] = array_of(columns[0].values, NULL, count, XID8OID, 8, true, TYPALIGN_DOUBLE);
-	values[1] = array_of(columns[1].values, NULL, count, INT8OID, 8, true, TYPALIGN_DOUBLE);
-	values[2] = array_of(columns[2].values, NULL, count, INT4OID, 4, true, TYPALIGN_INT);
-	for (int i = 3; i < lengthof(columns); i++)
-		values[i] = i == 5 || i == 6 ?
-			array_of(columns[i].values, columns[i].nulls, count, TIMESTAMPTZOID, 8, true, TYPALIGN_DOUBLE) :
-			array_of(columns[i].values, columns[i].nulls, count, TEXTOID, -1, false, TYPALIGN_INT);
-	rows = dtx_store_run_kept(&record_flows_plan,
-							  "UPDATE dtx.transaction t SET state = u.state, direction = u.direction,"
-							  " due_at = u.due_at, finished_at = u.finished_at, sqlstate = u.sqlstate,"
-							  " reason = u.reason, change_count = t.change_count + 1"
-							  " FROM (SELECT u.* FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
-							  " u(xid, nonce, change_count, state, direction, due_at, finished_at, sqlstate, reason)"
-							  " JOIN dtx.transaction l ON l.xid = u.xid AND l.nonce = u.nonce"
-							  " AND l.change_count = u.change_count FOR UPDATE OF l SKIP LOCKED) u"
-							  " WHERE t.xid = u.xid AND t.nonce = u.nonce AND t.change_count = u.change_count"
-							  " RETURNING t.xid, t.nonce",
-							  false, lengthof(types), types, values, NULL);
-	for (uint64 i = 0; i < rows; i++)
-	{
-		uint64		xid = column_u64(i, 1);
-		uint64		nonce = column_u64(i, 2);
-
-		/* mostly in the order in which they were given */
-		for (int k = 0; k < count; k++)
-		{
-			DtxFlowWrite *write = list_nth(writes, (int) ((i + k) % count));
-
-			if (write->row->key.nonce == nonce && write->row->key.xid == xid)
-			{
-				write->lost = false;
-				write->row->change_count++;
-				break;
-			}
-		}
-	}
+	store_rows_end(rows);
 }
 
 /*
@@ -715,17 +683,10 @@ record_flows(List *writes)
 void
 dtx_store_flow_record(List *steps, List *flows)
 {
-	StoreContext context;
-
-	dtx_store_enter(&context);
-	if ((steps != NIL && !is_planned(record_steps_plan)) ||
-		(flows != NIL && !is_planned(record_flows_plan)))
-		plan_by_index();
 	if (steps != NIL)
 		record_steps(steps);
 	if (flows != NIL)
 		record_flows(flows);
-	dtx_store_leave(&context);
 }
 
 /* Write a flow's row that the caller has locked. */
@@ -1143,26 +1104,30 @@ dtx_store_saga_define(const char *name, Oid owner, Jsonb *definition)
 bool
 dtx_store_saga_newest(const char *name, int64 *saga, Jsonb **definition)
 {
-	static SPIPlanPtr plan = NULL;
-	MemoryContext caller = CurrentMemoryContext;
-	StoreContext context;
-	Oid			types[] = {TEXTOID};
-	Datum		values[1];
+	Oid			indexid;
+	Relation	table = dtx_store_open_table("saga", AccessShareLock, "saga_name_version_key", &indexid);
+	Relation	index = index_open(indexid, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 	bool		found;
+	bool		isnull;
 
-	dtx_store_enter(&context);
-	values[0] = CStringGetTextDatum(name);
-	found = dtx_store_run_kept(&plan, "SELECT saga, definition FROM dtx.saga WHERE name = $1"
-							   " ORDER BY version DESC LIMIT 1", true, 1, types, values, NULL) > 0;
+	ScanKeyEntryInitialize(&key, 0, 2, BTEqualStrategyNumber, InvalidOid, DEFAULT_COLLATION_OID,
+						   F_TEXTEQ, CStringGetTextDatum(name));
+	scan = systable_beginscan_ordered(table, index, snapshot, 1, &key);
+	tuple = systable_getnext_ordered(scan, BackwardScanDirection);
+	found = HeapTupleIsValid(tuple);
 	if (found)
 	{
-		MemoryContext spi = MemoryContextSwitchTo(caller);
-
-		*saga = (int64) column_u64(0, 1);
-		*definition = column_jsonb(0, 2);
-		MemoryContextSwitchTo(spi);
+		*saga = DatumGetInt64(heap_getattr(tuple, 1, RelationGetDescr(table), &isnull));
+		*definition = DatumGetJsonbPCopy(heap_getattr(tuple, 5, RelationGetDescr(table), &isnull));
 	}
-	dtx_store_leave(&context);
+	systable_endscan_ordered(scan);
+	UnregisterSnapshot(snapshot);
+	index_close(index, AccessShareLock);
+	table_close(table, AccessShareLock);
 	return found;
 }
 

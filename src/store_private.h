@@ -9,7 +9,9 @@
 #define DTX_STORE_PRIVATE_H
 
 #include "executor/spi.h"
+#include "storage/lockdefs.h"
 #include "utils/builtins.h"
+#include "utils/relcache.h"
 
 /*
  * Work on the tables as their owner, with a search path that nobody else can
@@ -28,6 +30,20 @@ extern uint64 dtx_store_run(const char *sql, bool read_only, int count, Oid *typ
 							Datum *values, const char *nulls);
 extern uint64 dtx_store_run_kept(SPIPlanPtr *plan, const char *sql, bool read_only, int count,
 								 Oid *types, Datum *values, const char *nulls);
+
+extern Relation dtx_store_open_table(const char *name, LOCKMODE lock, const char *index, Oid *indexid);
+
+/* Rows that are written without SQL. */
+typedef struct StoreRows StoreRows;
+
+extern StoreRows *store_rows_begin(const char *table, const char *index, int column_count);
+extern void store_rows_end(StoreRows *rows);
+extern void store_rows_insert(StoreRows *rows, const Datum *values, const bool *nulls);
+extern bool store_rows_find(StoreRows *rows, const Datum *values, const bool *nulls,
+							Datum **found_values, bool **found_nulls);
+extern bool store_rows_find_free(StoreRows *rows, Datum xid, Datum nonce, Datum **found_values,
+								 bool **found_nulls);
+extern void store_rows_update(StoreRows *rows, const Datum *values, const bool *nulls);
 
 /* Of the statement that ran last. */
 static inline Datum
