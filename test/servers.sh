@@ -8,6 +8,7 @@
 
 declare -A SERVER_PORT SERVER_PID
 SERVER_INITDB=()
+SERVER_ENV=()		# VAR=VALUE of the environment of servers
 
 # One line of SQL as superuser through the socket: admin SERVER SQL
 admin() {
@@ -60,7 +61,7 @@ server_start() {
 	local name=$1 tries=0 port
 	while :; do
 		port=${SERVER_PORT[$name]:-$((RANDOM % 12000 + 20000))}
-		setsid "$BIN/postgres" -D "$ROOT/$name" -p "$port" >>"$ROOT/$name.log" 2>&1 </dev/null &
+		setsid env "${SERVER_ENV[@]}" "$BIN/postgres" -D "$ROOT/$name" -p "$port" >>"$ROOT/$name.log" 2>&1 </dev/null &
 		SERVER_PID[$name]=$!
 		while kill -0 "${SERVER_PID[$name]}" 2>/dev/null; do
 			# "ready" is the line that pg_ctl waits for, too
