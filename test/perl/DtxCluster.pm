@@ -50,6 +50,10 @@ sub import
 	$SIG{ALRM} = sub { die "test took too long\n" };
 	alarm($ENV{DTX_TEST_TIMEOUT} || 900);
 
+	# PostgreSQL::Test::Utils turns STDERR to a file that is gone once the test
+	# has passed when run again: what it dies of is said where all can see it
+	$SIG{__DIE__} = sub { diag "died: $_[0]" if defined $^S && !$^S };
+
 	return unless grep { $_ eq 'netns' } @want;
 	$ENV{PATH} .= ':/usr/sbin:/sbin';
 	if (!$ENV{DTX_IN_NETNS})
