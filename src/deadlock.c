@@ -24,7 +24,9 @@
  * (1) A cycle counts when each of its waits was there in two collections with
  *	   the same process, transaction and beginning: no wait of a moment ago is
  *	   taken for one of now.  Each session of it waited all the time between,
- *	   and so for one and the same transaction.
+ *	   and so for one and the same transaction.  What an earlier one of the
+ *	   session has left on a node, a process that has not heard of its end or
+ *	   a prepared branch, is not the session (separate_former()).
  * (2) A node that does not answer is left out, with all its waits: less is
  *	   found then, but nothing wrong.
  * (3) A cycle within one server through processes alone is left to that
@@ -92,6 +94,7 @@ typedef struct Vertex
 {
 	uint64		life;			/* a session with a global transaction, or zero: */
 	uint32		session;
+	uint64		nonce;			/* not zero: an earlier transaction of it, prepared */
 	int			place;
 	int			pid;
 } Vertex;
@@ -109,6 +112,9 @@ typedef struct Wait
 	char	   *user;
 	char	   *statement;
 	double		seconds;
+	double		waiter_age;		/* of its transaction, in seconds; -1: unknown */
+	double		blocker_age;
+	uint64		blocker_nonce;	/* of a prepared transaction */
 	int			mark;			/* of the search */
 } Wait;
 
@@ -125,7 +131,7 @@ typedef struct Wait
  * transactions: those that hold a lock on the same thing in a mode that is in
  * conflict.
  */
-#define WAIT_COLUMNS 11
+#define WAIT_COLUMNS 13
 static const char wait_sql[] =
 "WITH conflict(wanted, held) AS (VALUES"
 " ('AccessShareLock', '{AccessExclusiveLock}'::text[]),"
@@ -143,7 +149,8 @@ static const char wait_sql[] =
 "  CASE WHEN w.database = (SELECT oid FROM pg_database WHERE datname = current_database()) THEN ' ' || w.relation::regclass::text"
 "  ELSE ' ' || w.relation::text END, ''),"
 " b.pid::text, %s, p.gid, a.usename::text, a.query,"
-" EXTRACT(epoch FROM clock_timestamp() - w.waitstart)::text"
+" EXTRACT(epoch FROM clock_timestamp() - w.waitstart)::text,"
+" %s, %s"
 " FROM waits w JOIN pg_stat_activity a ON a.pid = w.pid"
 " CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS b(pid)"
 " LEFT JOIN pg_stat_activity c ON c.pid = b.pid AND b.pid <> 0"
@@ -159,13 +166,20 @@ static const char wait_sql[] =
 "  AND h.classid IS NOT DISTINCT FROM w.classid AND h.objid IS NOT DISTINCT FROM w.objid"
 "  AND h.objsubid IS NOT DISTINCT FROM w.objsubid) p ON true";
 
-/* Where dtx is installed, sessions that coordinate have a name as well. */
+#define AGE(process) "EXTRACT(epoch FROM clock_timestamp() - " process ".xact_start)::text"
+
+/*
+ * Where dtx is installed, sessions that coordinate have a name as well; it is
+ * that of what they have open, whose age here says nothing.
+ */
 static char *
 make_wait_sql(bool has_sessions)
 {
 	return psprintf(wait_sql,
 					has_sessions ? "COALESCE(s.identity, a.application_name)" : "a.application_name",
 					has_sessions ? "COALESCE(r.identity, c.application_name)" : "c.application_name",
+					has_sessions ? "CASE WHEN s.identity IS NULL THEN " AGE("a") " END" : AGE("a"),
+					has_sessions ? "CASE WHEN r.identity IS NULL THEN " AGE("c") " END" : AGE("c"),
 					has_sessions ? " LEFT JOIN dtx.sessions() s ON s.pid = a.pid LEFT JOIN dtx.sessions() r ON r.pid = c.pid" : "");
 }
 
@@ -186,7 +200,7 @@ static bool
 same_vertex(const Vertex *a, const Vertex *b)
 {
 	return a->life == b->life && a->session == b->session &&
-		a->place == b->place && a->pid == b->pid;
+		a->nonce == b->nonce && a->place == b->place && a->pid == b->pid;
 }
 
 /* Of what a branch was sent, the part that is not dtx's own. */
@@ -203,6 +217,73 @@ users_part(char *statement)
 		statement = rest + 2;
 	statement[pg_mbcliplen(statement, (int) strlen(statement), STATEMENT_SHOWN)] = '\0';
 	return statement;
+}
+
+/* What a session of this server has open; NULL if that is not known here. */
+static const DtxSession *
+session_of(List *sessions, const Vertex *vertex)
+{
+	ListCell   *cell;
+
+	if (vertex->nonce != 0)
+		return NULL;
+	foreach(cell, sessions)
+	{
+		const DtxSession *session = lfirst(cell);
+
+		if (session->name.life == vertex->life &&
+			DTX_NONCE_SESSION(session->name.nonce) == vertex->session)
+			return session;
+	}
+	return NULL;
+}
+
+/*
+ * Is a transaction on a node, of that age in seconds, older than the global one
+ * that its session has open?  Each age is by the clock of one server, and the
+ * global one's is taken after the other, so that it is not the smaller one for
+ * a branch of its own; clocks may differ in speed.
+ */
+static bool
+is_older(double age, const DtxSession *session, TimestampTz now)
+{
+	double		open = (double) (now - (TimestampTz) session->name.begun) / USECS_PER_SEC;
+
+	return age >= 0 && open >= 0 && age > open * 1.01;
+}
+
+/*
+ * Not everything under a session's name is of the transaction that it has open.
+ * The process of a connection that was lost may not have heard of it, and has
+ * the locks of an earlier transaction; so has a branch that is still to be
+ * committed.  They stand for themselves: they go away by themselves, or by the
+ * scanner, and nobody who waits for them waits for the session.
+ * sessions are those of after the collection.
+ */
+static void
+separate_former(List *waits, List *sessions)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	ListCell   *cell;
+
+	foreach(cell, waits)
+	{
+		Wait	   *wait = lfirst(cell);
+		const DtxSession *session = session_of(sessions, &wait->waiter);
+
+		if (session != NULL && is_older(wait->waiter_age, session, now))
+			set_vertex(&wait->waiter, wait->place, wait->waiter_pid, NULL);
+		session = session_of(sessions, &wait->blocker);
+		if (session == NULL)
+			continue;
+		if (wait->blocker_nonce == 0)
+		{
+			if (is_older(wait->blocker_age, session, now))
+				set_vertex(&wait->blocker, wait->place, wait->blocker_pid, NULL);
+		}
+		else if (wait->blocker_nonce != session->name.nonce)
+			wait->blocker.nonce = wait->blocker_nonce;
+	}
 }
 
 /* Turn a row of wait_sql into a wait. */
@@ -222,6 +303,7 @@ add_wait(List *waits, int place, char **value)
 	{
 		wait->blocker.life = gid.life;
 		wait->blocker.session = DTX_NONCE_SESSION(gid.nonce);
+		wait->blocker_nonce = gid.nonce;
 	}
 	else
 		return waits;			/* somebody else's, who waits for nobody */
@@ -232,6 +314,8 @@ add_wait(List *waits, int place, char **value)
 	wait->user = value[8] ? value[8] : "";
 	wait->statement = users_part(value[9] ? value[9] : pstrdup(""));
 	wait->seconds = value[10] ? atof(value[10]) : 0;
+	wait->waiter_age = value[11] ? atof(value[11]) : -1;
+	wait->blocker_age = value[12] ? atof(value[12]) : -1;
 	return lappend(waits, wait);
 }
 
@@ -550,23 +634,6 @@ all_were_there(List *waits, List *cycle)
 
 /* ---------------------------------------------------------------- choosing */
 
-/* What a session of this server has open; NULL if that is not known here. */
-static const DtxSession *
-session_of(List *sessions, const Vertex *vertex)
-{
-	ListCell   *cell;
-
-	foreach(cell, sessions)
-	{
-		const DtxSession *session = lfirst(cell);
-
-		if (session->name.life == vertex->life &&
-			DTX_NONCE_SESSION(session->name.nonce) == vertex->session)
-			return session;
-	}
-	return NULL;
-}
-
 /*
  * The name of its transaction without the xid; of another coordinator's, with
  * the part of the nonce that is the session's.
@@ -575,10 +642,11 @@ static char *
 vertex_name(List *sessions, const Vertex *vertex)
 {
 	const DtxSession *session = session_of(sessions, vertex);
+	uint64		nonce = session != NULL ? session->name.nonce : vertex->nonce;
 
-	return session != NULL ?
+	return nonce != 0 ?
 		psprintf("dtx_%016llx_*_%016llx", (unsigned long long) vertex->life,
-				 (unsigned long long) session->name.nonce) :
+				 (unsigned long long) nonce) :
 		psprintf("dtx_%016llx_*_%08x", (unsigned long long) vertex->life, vertex->session);
 }
 
@@ -851,6 +919,7 @@ dtx_deadlock_round(DtxDatabase *database)
 	{
 		List	   *before = collect(places, context);
 
+		separate_former(before, dtx_sessions());
 		if (search(before) != NIL)
 		{
 			List	   *sessions = dtx_sessions();
@@ -860,6 +929,7 @@ dtx_deadlock_round(DtxDatabase *database)
 			pg_usleep(PAUSE_MS * 1000L);
 			CHECK_FOR_INTERRUPTS();
 			now = collect(places, context);
+			separate_former(now, dtx_sessions());
 			begin(context);
 			foreach(cell, search(now))
 				if (all_were_there(before, lfirst(cell)) &&
@@ -910,6 +980,7 @@ put_waits(ReturnSetInfo *rsinfo, List *waits, const char *node)
 	List	   *sessions = dtx_sessions();
 	ListCell   *cell;
 
+	separate_former(waits, sessions);
 	foreach(cell, waits)
 	{
 		Wait	   *wait = lfirst(cell);

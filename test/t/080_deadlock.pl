@@ -249,6 +249,76 @@ is(($c->finish_query($_))[1], '', 'it comes through') foreach $one, $two;
 run($_, 'ROLLBACK') foreach $two, $three;
 $_->quit foreach $one, $two, $three;
 
+# --- no deadlock, no victim: what is in the way is of an earlier transaction of
+# the same session.  First a process that has not heard that its connection is
+# gone; then a branch that the scanner has not got to.
+sub await_collections
+{
+	my ($count) = @_;
+	$c->fault('deadlock_collected', 'sleep:1', 1000000);    # to have it counted
+	my $begun = collections();
+	$c->wait_for('a few collections', sub { collections() >= $begun + $count });
+	return;
+}
+sub await_own_wait
+{
+	my ($name) = @_;
+	$c->wait_for("a wait on $name", sub {
+		$c->as_super(q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+			WHERE NOT l.granted AND a.application_name LIKE 'dtx:%'}, node => $name) == 1 });
+	return;
+}
+
+$one = begin();
+take($one, 'b', 8);
+$c->start_query($one, q{SELECT pid FROM dtx.query('b', 'SELECT pg_backend_pid()') AS (pid int)});
+my ($orphan) = $c->finish_query($one);
+$c->start_query($one, 'SELECT pg_backend_pid()');
+my ($session) = $c->finish_query($one);
+kill 'STOP', $orphan;
+want($one, 'b', 8);
+$c->wait_for('the session to wait for b', sub {
+	$c->as_super("SELECT count(*) FROM pg_stat_activity WHERE pid = $session AND state = 'active' AND query LIKE '%dtx.exec%'") == 1 });
+$c->as_super("SELECT pg_cancel_backend($session)");
+like(($c->finish_query($one))[1], qr/canceling statement due to user request/, 'a connection is given up, and its process holds a row');
+run($one, 'ROLLBACK');
+# what it has begun before can be told from what it begins now
+is(run($one, "BEGIN; SELECT dtx.exec('a', 'SELECT 1')"), '', 'the session begins anew');
+want($one, 'b', 8);
+await_own_wait('b');
+await_collections(4);
+is(found(), $found, 'it waits for what it has left itself: no deadlock');
+like($c->as_app(q{SELECT string_agg(concat_ws(' ', node, waiter ~ '^dtx_\w+_\*_\w+$', blocker, blocker_pid), ',') FROM dtx.waits}),
+	qr/^b t $orphan$/, 'dtx.waits shows a process that belongs to nothing');
+kill 'CONT', $orphan;
+is(($c->finish_query($one))[1], '', 'it comes through');
+is(run($one, 'COMMIT'), '', 'and commits');
+
+# somebody waits all the time, so that the worker that looks does not depend on
+# the scanner
+($two, $three) = (begin(), begin());
+take($two, 'a', 2);
+want($three, 'a', 2);
+await_own_wait('a');
+await_collections(2);
+$c->fault('scan_before_finish', 'wait');
+$c->fault('commit_begin', 'error');
+like(run($one, $c->transfer_sql('b', 'd', 10, from_id => 3)), qr/have not confirmed it yet|has not confirmed it yet/, 'a branch is left to the scanner');
+is(run($one, "BEGIN; SELECT dtx.exec('a', 'SELECT 1')"), '', 'the session begins anew');
+want($one, 'b', 3);
+await_own_wait('b');
+await_collections(4);
+is(found(), $found, 'it waits for what it has committed itself: no deadlock');
+like($c->as_app(q{SELECT count(DISTINCT split_part(name, '_', 4)) FROM dtx.waits, unnest(ARRAY[waiter, blocker]) AS u(name) WHERE node = 'b'}),
+	qr/^2$/, 'dtx.waits shows two transactions');
+$c->fault_reset;
+is(($c->finish_query($one))[1], '', 'it comes through');
+is(run($one, 'COMMIT'), '', 'and commits');
+run($two, 'ROLLBACK');
+is(($c->finish_query($three))[1], '', 'and so does the other');
+run($three, 'ROLLBACK');
+$_->quit foreach $one, $two, $three;
+
 # --- a cycle that is gone when its victim is to be told
 ($one, $two) = (begin(), begin());
 $c->start_query($two, 'SELECT pg_backend_pid()');
