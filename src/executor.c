@@ -1218,13 +1218,8 @@ has_work(DtxExecutor *executor, DtxTime clock)
 	return false;
 }
 
-/*
- * One round.  True if something moved, so that another one may find more to
- * do; else the caller waits.  Raises what fails here, after which it calls
- * dtx_executor_reset().
- */
-bool
-dtx_executor_round(DtxExecutor *executor)
+static bool
+run_round(DtxExecutor *executor)
 {
 	TimestampTz now;
 	DtxTime		clock = dtx_now();
@@ -1293,6 +1288,21 @@ dtx_executor_round(DtxExecutor *executor)
 	return (is_safe(executor) && send_batches(executor)) || moved || ended || executor->more_due;
 }
 
+/*
+ * One round.  True if something moved, so that another one may find more to
+ * do; else the caller waits.  Raises what fails here, after which it calls
+ * dtx_executor_reset().
+ */
+bool
+dtx_executor_round(DtxExecutor *executor)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	bool		moved = run_round(executor);
+
+	MemoryContextSwitchTo(caller);
+	return moved;
+}
+
 /* Is anything in memory? */
 bool
 dtx_executor_busy(DtxExecutor *executor)
@@ -1304,12 +1314,15 @@ dtx_executor_busy(DtxExecutor *executor)
 TimestampTz
 dtx_executor_next(DtxExecutor *executor)
 {
+	MemoryContext caller = CurrentMemoryContext;
+
 	if (executor->options.only != NULL)
 		return 0;
 	begin(executor);
 	executor->next_due = dtx_store_flows_next(executor->options.worker, executor->options.workers,
 											  dtx_flow_now());
 	commit(executor);
+	MemoryContextSwitchTo(caller);
 	return executor->next_due;
 }
 
