@@ -15,6 +15,7 @@
  *		terminate	what pg_terminate_backend does
  *		sleep:<ms>	sleep, whatever comes
  *		wait		until dtx_fault_reset()
+ *		hold		the same, and not once: everybody who passes waits
  *
  *-------------------------------------------------------------------------
  */
@@ -101,9 +102,9 @@ dtx_fault_point(const char *point)
 		if (fault->armed && fault->skip-- <= 0)
 		{
 			fire = true;
-			fault->armed = false;
+			fault->armed = strcmp(fault->action, "hold") == 0;
 			strlcpy(action, fault->action, sizeof(action));
-			fault->waiting = strcmp(action, "wait") == 0;
+			fault->waiting = strcmp(action, "wait") == 0 || fault->armed;
 			generation = faults->generation;
 		}
 	}
@@ -136,7 +137,7 @@ dtx_fault_point(const char *point)
 		for (; left_ms > 0; left_ms -= 10)
 			pg_usleep(10000L);
 	}
-	else if (strcmp(action, "wait") == 0)
+	else if (strcmp(action, "wait") == 0 || strcmp(action, "hold") == 0)
 	{
 		/* Interrupts may be held here: a test must always reset. */
 		while (*(volatile uint32 *) &faults->generation == generation)

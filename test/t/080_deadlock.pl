@@ -301,7 +301,8 @@ take($two, 'a', 2);
 want($three, 'a', 2);
 await_own_wait('a');
 await_collections(2);
-$c->fault('scan_before_finish', 'wait');
+# whoever does it: the scanner, or a worker of its own for one node
+$c->fault('scan_before_finish', 'hold');
 $c->fault('commit_begin', 'error');
 like(run($one, $c->transfer_sql('b', 'd', 10, from_id => 3)), qr/have not confirmed it yet|has not confirmed it yet/, 'a branch is left to the scanner');
 is(run($one, "BEGIN; SELECT dtx.exec('a', 'SELECT 1')"), '', 'the session begins anew');
