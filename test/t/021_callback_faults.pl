@@ -83,7 +83,7 @@ foreach my $case (
 $o->calm;
 $o->begin;
 $o->hold_scanner;
-$o->fault('commit_begin', 'sleep:700');
+$o->fault('commit_begin', 'sleep:3000');    # b is to hang by then
 $o->send_end;
 $c->wait_for('phase two', sub { $o->fault_hits('commit_begin') > 0 });
 $c->hang('b');
@@ -115,7 +115,7 @@ foreach my $point ('', 'commit_begin', 'commit_sent')
 		unlike($session->{stderr}, qr/ERROR/, 'COMMIT succeeds');
 		$o->fault_reset;
 		ok($c->poll_until(sub { $o->ask('b', q{SELECT count(*) FROM pg_stat_activity
-			WHERE usename = 'app' AND state LIKE 'idle in trans%'}) eq '0' }, 5), 'and ends it');
+			WHERE usename = 'app' AND state LIKE 'idle in trans%'}) eq '0' }), 'and ends it');
 		$o->calm;
 	}
 	$o->ask('b', q{UPDATE account SET owner = 'first' WHERE id = 9});

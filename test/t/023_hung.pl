@@ -7,11 +7,12 @@ use DtxOutcome;
 use Test::More;
 use Time::HiRes qw(time sleep);
 
-my $c = DtxCluster->setup(nodes => [qw(a b d)], conf_c => 'dtx.connect_timeout = 2s');
+my $c = DtxCluster->setup(nodes => [qw(a b d)], conf_c => 'dtx.connect_timeout = 8s');
 plan skip_all => 'no fault points' unless $c->has_faults;
 my $o = DtxOutcome->new($c);
-# how long after its end the machine may take to notice something
-my $slack = 1;
+# how long after its end the machine may take to notice something; a node that
+# hangs would be waited for without an end
+my $slack = 5;
 
 sub state_of { return $o->ask('c', "SELECT state FROM dtx.nodes WHERE node = '$_[0]'"); }
 
@@ -24,38 +25,41 @@ sub resumed_and_clean
 	ok($c->poll_until(sub { $o->prepared_count == 0 }, 20), "$what: b is clean again");
 	my $took = time() - $begun;
 	diag sprintf '%s: clean %.2f s after b answers again', $what, $took;
-	cmp_ok($took, '<', 1.5, 'within a second or so');
+	cmp_ok($took, '<', 4.5, 'sooner than dtx.scan_interval');
 	return;
 }
 
 is($o->ask('c', 'SHOW dtx.commit_wait'), '2s', 'dtx.commit_wait is 2s unless set');
 is($o->ask('c', 'SHOW dtx.prepare_timeout'), '30s', 'dtx.prepare_timeout is 30s unless set');
 # as long as it may take
-$c->as_super(q{ALTER SERVER b OPTIONS (SET connect_timeout '5')});
+$c->as_super(q{ALTER SERVER b OPTIONS (SET connect_timeout '10')});
 is($o->attempt('COMMIT')->{said} . ' ' . $o->truth, 'committed committed', 'a transfer');
 is(($c->transfer('c', 'd', 1))[0], 0, 'and one to d');
 
 # --- COMMIT, with b hung after the decision; another session has prepared
 # there as well and comes to its own second phase later.
 my $other = DtxOutcome->new($c, id => 2);
-$other->begin;
-$o->fault('record_written', 'sleep:3500');
+$other->begin(before => q{SET dtx.commit_wait = '1min'});
+$o->fault('record_written', 'sleep:8000');
 $other->send_end;
 $c->wait_for('the other session', sub { $o->fault_hits('record_written') > 0 });
 
 $o->begin;
-$o->fault('commit_begin', 'sleep:300');
+$o->fault('commit_begin', 'wait');
 $o->send_end;
-$c->wait_for('phase two', sub { $o->fault_hits('commit_begin') > 0 });
+$c->wait_fault('commit_begin');
 # the scanner will have to connect
 $o->ask('b', q{SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 	WHERE usename = 'app' AND query !~ 'PREPARE TRANSACTION'});
 $c->hang('b');
+# (not the other one, which sleeps)
+$o->{begun} = time();
+$o->fault_reset;
 my $answer = $o->answer;
 is("$answer->{said} $answer->{state}", 'committed 01DTX', 'COMMIT succeeds with a WARNING');
 like($answer->{text}, qr/1 of its branches has not confirmed.*node "b"/s, 'which names the node');
 cmp_ok($answer->{seconds}, '>=', 2, 'it has waited for dtx.commit_wait');
-cmp_ok($answer->{seconds}, '<', 2.3 + $slack, 'and no longer');
+cmp_ok($answer->{seconds}, '<', 2 + $slack, 'and no longer');
 is(state_of('b'), 'slow', 'dtx.nodes says that b is slow');
 is($o->ask('a', 'SELECT balance FROM account WHERE id = 1'), 998, 'a has committed');
 
@@ -65,14 +69,14 @@ sub others_are_finished
 	$o->fault('commit_begin', 'error');
 	is(($c->transfer('c', 'd', 1))[0], 0, 'a transfer to d is left to the scanner');
 	my $left_at = time();
-	ok($c->poll_until(sub { $o->ask('d', 'SELECT count(*) FROM pg_prepared_xacts') == 0 }, 10), 'which finishes it');
-	cmp_ok(time() - $left_at, '<', 1.5, 'while b hangs');
+	ok($c->poll_until(sub { $o->ask('d', 'SELECT count(*) FROM pg_prepared_xacts') == 0 }), 'which finishes it');
+	cmp_ok(time() - $left_at, '<', 4.5, 'while b hangs');
 	return;
 }
 others_are_finished();
 
 $answer = $other->answer;
-cmp_ok(time(), '<', $other->{begun} + 3.5 + $slack, 'the next one does not wait for b again');
+cmp_ok(time(), '<', $other->{begun} + 8 + $slack, 'the next one does not wait for b again');
 is("$answer->{said} $answer->{state}", 'committed 01DTX', 'and succeeds with a WARNING too');
 
 # --- nobody else waits
@@ -89,7 +93,7 @@ foreach (1 .. 2)
 is($o->ask('c', q{SELECT count(*) FROM dtx.branches WHERE node = 'b' AND state = 'pending'}), 2,
 	'dtx.branches shows what b owes');
 resumed_and_clean('COMMIT');
-$c->wait_for('b', sub { state_of('b') eq 'reachable' }, 5);
+$c->wait_for('b', sub { state_of('b') eq 'reachable' });
 is($o->truth . ' ' . $other->truth, 'committed committed', 'and has committed both');
 $other->forget_session;
 
@@ -99,13 +103,15 @@ $answer = $o->attempt('COMMIT', before => 'SET dtx.commit_wait = 0');
 is($answer->{said} . $answer->{text} . ' ' . $o->truth, 'committed committed', 'dtx.commit_wait = 0 gives no WARNING');
 $o->calm;
 $o->begin;
-$o->fault('commit_begin', 'sleep:300');
+$o->fault('commit_begin', 'wait');
 $o->send_end;
-$c->wait_for('phase two', sub { $o->fault_hits('commit_begin') > 0 });
+$c->wait_fault('commit_begin');
 $c->hang('b');
+$o->{begun} = time();
+$o->fault_reset;
 $answer = $o->answer;
 is($answer->{said}, 'committed', 'nor does it wait for a node that hangs');
-cmp_ok($answer->{seconds}, '<', 0.3 + $slack, 'not even a bit');
+cmp_ok($answer->{seconds}, '<', 1.9, 'not even a bit');
 resumed_and_clean('COMMIT without waiting');
 is($o->truth, 'committed', 'and all is committed');
 
@@ -122,7 +128,7 @@ foreach my $point (qw(prepare_gathered commit_sent))
 	my $begun = time();
 	$answer = $o->answer;
 	is("$answer->{said} $answer->{state}", 'committed 01DTX', "b hangs at $point: COMMIT succeeds with a WARNING");
-	cmp_ok(time() - $begun, '<', 0.3 + $slack, 'within its bound');
+	cmp_ok(time() - $begun, '<', 1.9, 'within its bound');
 	resumed_and_clean($point);
 	is($o->truth, 'committed', 'and all is committed');
 }
@@ -139,7 +145,7 @@ $c->resume('b');
 is($o->truth, 'aborted', 'and changes nothing');
 my $begun = time();
 $o->ask('b', 'UPDATE account SET owner = owner WHERE id = 1');
-cmp_ok(time() - $begun, '<', 2, 'b has given up its locks');
+cmp_ok(time() - $begun, '<', $slack, 'b has given up its locks');
 
 # --- PREPARE
 $o->calm;
@@ -153,7 +159,7 @@ cmp_ok($answer->{seconds}, '>=', 0.7, 'after dtx.prepare_timeout');
 cmp_ok($answer->{seconds}, '<', 0.7 + $slack, 'and no later');
 # the scanner has a connection, and waits for an answer, though not for ever
 others_are_finished();
-ok($c->poll_until(sub { state_of('b') eq 'failing' }, 5), 'dtx.nodes says that b is failing');
+ok($c->poll_until(sub { state_of('b') eq 'failing' }), 'dtx.nodes says that b is failing');
 like($o->ask('c', q{SELECT last_error FROM dtx.nodes WHERE node = 'b'}), qr/does not answer|could not connect/, 'and why');
 $c->resume('b');
 $c->poll_until(sub { $o->ask('b', 'SELECT count(*) FROM pg_prepared_xacts') > 0 }, 0.2);

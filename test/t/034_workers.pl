@@ -37,7 +37,7 @@ foreach my $point (qw(scan_begin scan_listed scan_before_finish scan_after_finis
 	$o->ask('c', "SELECT pg_terminate_backend($pid)");
 	$c->wait_for('the end of the scanner', sub { worker('scanner') ne $pid });
 	is($o->truth, 'committed', "terminated at $point: another one goes on");
-	cmp_ok(time() - $begun, '<', 2.5, 'soon');
+	cmp_ok(time() - $begun, '<', 15, 'soon');
 	$o->fault_reset;
 }
 
@@ -122,7 +122,7 @@ foreach my $round (1 .. 2)
 	$o->fault_reset;
 	is(join('', map { $_->[1] } @said), '', 'two CALL dtx.recover() beside the scanner give no error');
 	note join ' / ', map { $_->[0] } @said;
-	ok($c->wait_clean(10), 'nothing is left');
+	ok($c->wait_clean(40), 'nothing is left');
 	is($o->ask('c', "SELECT count(*) FROM ledger WHERE note = 'round $round'"), 4, 'four have committed');
 	is(join(' ', map { $o->ask($_, 'SELECT sum(balance) FROM account WHERE id > 1') } qw(a b)),
 		9000 - 4 * $round . ' ' . (9000 + 4 * $round), 'on both nodes, the others on none');
@@ -147,23 +147,24 @@ foreach my $point (qw(prepare_gathered record_written commit_begin))
 }
 
 # A list that was taken before the decision: the decision is looked for later.
+# (Whoever holds a list keeps other resolvers waiting.)
 $o->calm;
 $o->begin;
-$o->fault('record_written', 'sleep:600');
+my $operator = $c->super_session;
+$o->fault('record_written', 'sleep:2500');
 $o->fault('commit_begin', 'error');
 $o->send_end;
 $c->wait_for('the row', sub { $o->fault_hits('record_written') > 0 });
-$o->fault('scan_listed', 'sleep:1200');
-my $operator = $c->super_session;
+$o->fault('scan_listed', 'wait');
 $c->start_query($operator, 'CALL dtx.recover()');
-$c->wait_for('the list', sub { $o->fault_hits('scan_listed') > 0 });
+$c->wait_fault('scan_listed');
 is($o->prepared_count, 2, 'two branches are listed, undecided');
 is($o->answer->{said}, 'committed', 'then it is decided, and left');
 is($o->prepared_count, 2, 'while the resolver holds its list');
+$o->fault_reset;
 $c->finish_query($operator);
 $operator->quit;
 is($o->truth, 'committed', 'they are committed');
-$o->fault_reset;
 
 # A branch that nobody knows of any more, as a PREPARE that was very late.
 $o->attempt('ROLLBACK', gid => 1);
@@ -173,7 +174,7 @@ $c->as_super(q{ALTER SYSTEM SET dtx.sweep_interval = '1s'});
 $c->as_super('SELECT pg_reload_conf()');
 $o->calm;
 $c->as_app("BEGIN; UPDATE account SET balance = balance + 1 WHERE id = 1; PREPARE TRANSACTION '${gid}_1'", node => 'a');
-ok($c->poll_until(sub { $o->prepared_count == 0 }, 5), 'the sweep finds it');
+ok($c->poll_until(sub { $o->prepared_count == 0 }, 40), 'the sweep finds it');
 is($o->ask('c', 'SELECT count(*) FROM dtx.stuck'), 0, 'and rolls it back');
 $c->as_super(q{ALTER SYSTEM RESET dtx.sweep_interval});
 $c->as_super('SELECT pg_reload_conf()');

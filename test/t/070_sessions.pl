@@ -8,7 +8,8 @@ use Test::More;
 my $sessions = 100;
 my $each = 4;
 my $c = DtxCluster->setup(nodes => [qw(a b)], conf => 'max_connections = 300
-max_prepared_transactions = 250');
+max_prepared_transactions = 250', conf_c => 'dtx.branch_lock_timeout = 5min
+dtx.prepare_timeout = 5min');
 
 # one order of locks for all; some change their mind
 my $script = PostgreSQL::Test::Utils::tempdir('sessions') . '/transfer.sql';

@@ -108,7 +108,7 @@ foreach my $what (qw(b backend))
 		if ($what eq 'b') { $c->hang('b') } else { kill 'STOP', @pids }
 	};
 	my $resume = sub { if ($what eq 'b') { $c->resume('b') } else { kill 'CONT', @pids } };
-	my $limits = q{SET dtx.prepare_timeout = '500ms'; SET dtx.commit_wait = '300ms'};
+	my $limits = q{SET dtx.prepare_timeout = '2s'; SET dtx.commit_wait = '300ms'};
 	my $name = $what eq 'b' ? 'all of b' : 'one backend';
 
 	# a statement is cancelled

@@ -7,6 +7,7 @@ use DtxCluster;
 use DtxCopy;
 use DtxFault;
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my $c = DtxCluster->setup(nodes => [qw(a b)], conf_c => 'dtx.scan_interval = 100ms');
 plan skip_all => 'no fault points' unless $c->has_faults;
@@ -110,7 +111,7 @@ my %cancel = (
 		my ($pid) = $f->backends('c');
 		kill 'INT', $pid;
 	},
-	'statement_timeout' => sub { },    # set when it began
+	'statement_timeout' => sub { sleep 0.3 },    # set before COMMIT
 	'client gone' => sub {
 		$f->session->{run}->kill_kill(grace => 0);
 	});
@@ -118,8 +119,11 @@ foreach my $how (sort keys %cancel)
 {
 	foreach my $column (@columns)
 	{
-		# a limit that ends long before it goes on
-		$f->stop_in($column, before => $how eq 'statement_timeout' ? 'SET statement_timeout = 200' : 'RESET statement_timeout');
+		# a limit that ends before it goes on, for its last statement only
+		$f->calm;
+		$f->begin_for($column, before => 'RESET statement_timeout');
+		$f->session->query('SET statement_timeout = 200') if $how eq 'statement_timeout';
+		$f->bring_to($column);
 		$cancel{$how}->() unless $column =~ /^(Fl|R)/ && $how eq 'cancel';
 		# the gate is waited for on b: statement_timeout is off there as well in PREPARE
 		my $answer;
@@ -147,6 +151,7 @@ foreach my $how (sort keys %cancel)
 		is($answer->{state}, '57014', 'the client hears why') if $how eq 'cancel' && $column =~ /^(Pf|Pl|Pa|Pr)$/;
 	}
 }
+$f->session->query('RESET statement_timeout');
 # W, while a statement runs: 024_refused.pl
 # R: nobody's limits are the scanner's
 $c->as_super(q{ALTER DATABASE bank SET statement_timeout = '1ms'; ALTER DATABASE bank SET lock_timeout = '1ms';

@@ -19,7 +19,7 @@ my %expected = (W => 'A', Pf => 'A', Pl => 'Cw', Pa => 'Cw', Pr => 'Cw', D => 'C
 sub letter { my ($letter) = $_[0] =~ /^(Pf|P|[A-Z])/; return $_[0] eq 'Pl' ? 'Pf' : $letter eq 'P' ? 'Pa' : $letter; }
 # b may never hear that a connection has ended, and is to let go of its branch
 # before the next transfer gives up waiting for the row
-my $limits = q{SET dtx.prepare_timeout = '600ms'; SET dtx.commit_wait = '400ms'; SET dtx.branch_idle_timeout = '5s'};
+my $limits = q{SET dtx.prepare_timeout = '3s'; SET dtx.commit_wait = '400ms'; SET dtx.branch_idle_timeout = '5s'};
 
 foreach my $direction (qw(dport sport both))
 {

@@ -46,7 +46,7 @@ foreach my $name (qw(c b))
 # Time limits and pauses that run while the clock jumps.
 foreach my $off ($day, -$day)
 {
-	$f->stop_in('Pf', before => q{SET dtx.prepare_timeout = '500ms'});
+	$f->stop_in('Pf', before => q{SET dtx.prepare_timeout = '3s'});
 	$f->set_clock('c', $off);
 	my $answer = $f->answer;
 	is($answer->{state}, '40003', 'dtx.prepare_timeout ends COMMIT all the same');
@@ -83,7 +83,7 @@ foreach my $off ($day, -$day)
 	$f->calm;
 	$f->set_clock('c', $off);
 	$c->as_app("BEGIN; UPDATE account SET balance = balance + 1 WHERE id = 1; PREPARE TRANSACTION '@{[ $f->gid ]}_1'", node => 'a');
-	ok($c->poll_until(sub { $f->prepared_count == 0 }, 20), "row 13 R: sweeps go on when the clock jumps by $off s");
+	ok($c->poll_until(sub { $f->prepared_count == 0 }, 40), "row 13 R: sweeps go on when the clock jumps by $off s");
 	$f->set_clock('c', 0);
 }
 

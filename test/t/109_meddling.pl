@@ -56,7 +56,7 @@ is($f->ask('c', q{SELECT count(*) FROM dtx.event WHERE event = 'held'}), 7, 'whi
 
 # It is not, if the transaction is rolled back then: mixed, and nothing is there
 # by which anybody could see it.
-$f->stop_in('Pf', before => q{SET dtx.prepare_timeout = '300ms'});
+$f->stop_in('Pf', before => q{SET dtx.prepare_timeout = '5s'});
 $c->as_super("COMMIT PREPARED '@{[ $f->gid ]}_1'", node => 'a');
 $answer = $f->answer;
 $f->open_gate;

@@ -8,7 +8,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $c = DtxCluster->setup(nodes => [qw(a b)], conf_c => 'dtx.scan_interval = 100ms
-dtx.lockout_timeout = 500ms');
+dtx.lockout_timeout = 4s');
 my $f = DtxFault->new($c);
 
 sub total_sql
@@ -74,7 +74,7 @@ SKIP:
 	skip 'no fault points', 12 unless $c->has_faults;
 
 	# stopped while it holds commits up, with b hanging
-	$c->fault('snapshot_quiet', 'sleep:200');
+	$c->fault('snapshot_quiet', 'sleep:2000');
 	$c->start_query($session, q{SELECT dtx.snapshot('{a,b}')});
 	$c->wait_for('the quiet moment', sub { $c->fault_hits('snapshot_quiet') > 0 });
 	$c->hang('b');

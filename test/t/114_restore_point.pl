@@ -9,7 +9,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 my $c = DtxCluster->setup(nodes => [qw(a b)], conf => $archiving, conf_c => 'dtx.scan_interval = 100ms
-dtx.lockout_timeout = 2s');
+dtx.lockout_timeout = 10s');
 my $f = DtxFault->new($c);
 my @names = qw(c a b);
 # a superuser of all, and its mappings: the right to create restore points
@@ -60,7 +60,7 @@ is($c->ledger_count('too late'), 1, 'it is there');
 # --- all are lost, and recovered to the point, as docs/operations.md has it
 recover_all($c, 'together');
 adopt_all($c, 'all servers are recovered to together');
-ok($c->wait_clean(30), 'what was undecided at that moment is rolled back');
+ok($c->wait_clean(40), 'what was undecided at that moment is rolled back');
 is($c->ledger_count('too late'), 0, 'nothing of what came after the point is there');
 is($c->total, 30000, 'and of what came before everything or nothing');
 is($c->as_super(q{SELECT node, gid, state, reason FROM dtx.stuck}), '', 'nothing is stuck');

@@ -22,7 +22,7 @@ sub call
 	my $list = sub { my ($type, @values) = @_; 'ARRAY[' . join(', ', @values) . "]::$type\[]" };
 	my $quote = sub { my ($text) = @_; return 'NULL' unless defined $text; $text =~ s/'/''/g; return "'$text'" };
 	my $n = 0;
-	return "CALL dtx.apply(1, '0', 1000, " . join(', ',
+	return "CALL dtx.apply(1, '0', 4000, " . join(', ',
 		$list->('xid8', map { "'100'" } @requests), $list->('bigint', map { 7 } @requests),
 		$list->('int', map { $_->[0] } @requests), $list->('text', map { "'$_->[1]'" } @requests),
 		$list->('int', map { 1 } @requests), $list->('text', map { "'gid'" } @requests),
@@ -75,7 +75,7 @@ my $pid = $session->query('SELECT pg_backend_pid()');
 foreach my $how ('cancel', 'terminate')
 {
 	$c->start_query($session, call([ 10, 'action', 'UPDATE account SET balance = 0 WHERE id = 1' ], [ 11, 'action', 'SELECT pg_sleep(100)', undef, 90_000 ])
-		=~ s/, 1000, /, 0, /r);
+		=~ s/, 4000, /, 0, /r);
 	$c->wait_for('the step to sleep', sub {
 		$c->as_super("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid", node => 'a') eq 'PgSleep' });
 	$c->as_super("SELECT pg_${how}_backend($pid)", node => 'a');

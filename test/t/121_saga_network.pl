@@ -8,7 +8,7 @@ use Test::More;
 
 my $c = DtxCluster->setup(nodes => [qw(a b)], extension_nodes => 1,
 	conf => "dtx.scan_interval = 100ms\ndtx.max_backoff = 1s\ndtx.retry_interval = 100ms\ndtx.retry_max_interval = 1s
-dtx.branch_lock_timeout = 500ms\ndtx.step_timeout = 500ms\ndtx.connect_timeout = 2s");
+dtx.branch_lock_timeout = 500ms\ndtx.step_timeout = 1s\ndtx.connect_timeout = 2s");
 saga_setup($c);
 my %done = (
 	good => 'committed: a take action, b give action, c note action',
