@@ -103,7 +103,7 @@ sub open_gate
 sub wait_until
 {
 	my ($self, $what, $code) = @_;
-	return $self->{c}->wait_for($what, $code, 20);
+	return $self->{c}->wait_for($what, $code, $DtxOutcome::patience);
 }
 
 sub wait_point
@@ -213,7 +213,7 @@ sub verdict
 	my $gid = $self->gid;
 	my $outcome = '';
 	# until a killed session is noticed, its transaction is in progress
-	$self->{c}->poll_until(sub { ($outcome = $self->ask('c', "SELECT dtx.outcome('$gid')")) ne 'in progress' }, 10);
+	$self->{c}->poll_until(sub { ($outcome = $self->ask('c', "SELECT dtx.outcome('$gid')")) ne 'in progress' }, $DtxOutcome::patience);
 	return "$answer->{said}, $truth, but dtx.outcome() says $outcome" if $truth ne $outcome;
 	$self->{outcomes}{$gid} = $outcome;
 	return "$answer->{said}, but $truth: $answer->{text}" if $answer->{said} ne 'lost' && $answer->{said} ne $truth;

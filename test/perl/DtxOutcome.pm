@@ -18,6 +18,10 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
+# How long a loaded machine may take for what is done at once, in seconds.  Less
+# than dtx.sweep_interval, which would make up for what was not done.
+our $patience = 45;
+
 # Orphans become children of this test, which can reap them at once; init takes
 # a second or two, and so long a killed server cannot be started again.
 BEGIN
@@ -44,7 +48,7 @@ sub session
 {
 	my ($self) = @_;
 	return $self->{session} if $self->{session};
-	$self->{c}->wait_for('a connection', sub { $self->{session} = eval { $self->{c}->app_session } }, 20);
+	$self->{c}->wait_for('a connection', sub { $self->{session} = eval { $self->{c}->app_session } }, $patience);
 	$self->{session}->query('\\set VERBOSITY verbose');
 	return $self->{session};
 }
@@ -62,7 +66,7 @@ sub forget_session
 sub ask
 {
 	my ($self, $name, $sql) = @_;
-	my $end = time() + 20;
+	my $end = time() + $patience;
 	while (time() < $end)
 	{
 		my $session = $self->{asking}{$name} ||= eval { $self->{c}->super_session(node => $name) };
@@ -182,7 +186,7 @@ sub truth
 	my ($self, %opt) = @_;
 	my $c = $self->{c};
 	return 'still prepared: ' . join ', ', $c->prepared
-	  unless $c->poll_until(sub { $self->prepared_count == 0 }, $opt{timeout} || 20);
+	  unless $c->poll_until(sub { $self->prepared_count == 0 }, $opt{timeout} || $patience);
 	my $now = $self->_look;
 	my $parts = join ' ', $self->{seen}{a} - $now->{a}, $now->{b} - $self->{seen}{b},
 	  $self->ask('c', "SELECT count(*) FROM ledger WHERE note = '$self->{note}'");
@@ -219,7 +223,7 @@ sub calm
 		$self->ask('c', q{SELECT (SELECT count(*) FROM dtx.nodes WHERE state <> 'reachable')
 			+ (SELECT count(*) FROM dtx.branches WHERE state <> 'done')
 			+ (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'dtx node worker')}) eq '0';
-	}, 20);
+	}, $patience);
 	diag $self->ask('c', $_) foreach
 		q{SELECT n::text || ' at ' || clock_timestamp() FROM dtx.nodes n},
 		q{SELECT b::text FROM dtx.branches b}, q{SELECT d::text FROM dtx.decision d},
@@ -235,7 +239,7 @@ sub hold_scanner
 	$self->fault('scan_begin', 'wait');
 	$self->{c}->wait_for('the scanner to stop', sub {
 		$self->ask('c', q{SELECT public.dtx_fault_waiting('scan_begin')}) eq 't';
-	}, 20);
+	}, $patience);
 	return;
 }
 

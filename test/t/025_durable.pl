@@ -70,7 +70,7 @@ foreach my $commit ('on', 'off', 'local')
 	standby('nobody');
 	$o->begin(before => "SET synchronous_commit = $commit");
 	$o->send_end;
-	$c->wait_for('COMMIT to wait', \&waits, 10);
+	$c->wait_for('COMMIT to wait', \&waits);
 	stays_prepared("synchronous_commit = $commit");
 	standby_gone();
 	my $answer = $o->answer;
@@ -91,7 +91,7 @@ foreach my $how (qw(cancel terminate))
 	standby('nobody');
 	$o->begin(before => 'SET synchronous_commit = on');
 	$o->send_end;
-	$c->wait_for('COMMIT to wait', \&waits, 10);
+	$c->wait_for('COMMIT to wait', \&waits);
 	$o->ask('c', "SELECT pg_${how}_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND usename = 'app'");
 	my $answer = $o->answer;
 	is($answer->{said}, $how eq 'cancel' ? 'committed' : 'lost', "$how during the wait");
@@ -99,7 +99,7 @@ foreach my $how (qw(cancel terminate))
 	like($answer->{text}, qr/2 of its branches have not confirmed/, 'dtx what is left') if $how eq 'cancel';
 	stays_prepared($how);
 	standby_gone();
-	is($o->truth(timeout => 5), 'committed', 'committed when nothing is to be waited for any more');
+	is($o->truth, 'committed', 'committed when nothing is to be waited for any more');
 	$o->forget_session;
 }
 

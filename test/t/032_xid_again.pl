@@ -62,7 +62,7 @@ $c->wait_for('the new branch to end', sub { $o->ask('d', 'SELECT count(*) FROM p
 
 is($o->ask($_, 'SELECT count(*) FROM pg_prepared_xacts'), 1, "still prepared on $_") foreach qw(a b);
 $c->as_super("ALTER ROLE app PASSWORD '$DtxCluster::password'", node => $_) foreach qw(a b);
-ok($c->wait_clean(10), 'the scanner comes to a and b again');
+ok($c->wait_clean(40), 'the scanner comes to a and b again');
 is(join(' ', map { $c->balance($_, 2) } qw(a b c d)), '1000 1000 990 1010',
 	'old branches are rolled back, the new one is committed');
 is($o->ask('c', "SELECT dtx.outcome('$old')"), 'aborted', 'the old transaction is still aborted');

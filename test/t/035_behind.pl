@@ -39,7 +39,7 @@ foreach my $point (qw(prepare_gathered commit_begin))
 	is("$answer->{said} $answer->{state}", 'committed 01DTX', "rolled back by hand at $point: COMMIT succeeds with a WARNING");
 	$c->wait_for('the branch to be held', sub {
 		$o->ask('c', "SELECT state FROM dtx.branches WHERE gid = '$gid' AND branch = 2") eq 'held'
-	}, 10);
+	});
 	my ($reason, $call) = split /\|/, $o->ask('c', "SELECT reason, call FROM dtx.stuck WHERE gid = '$gid' AND node = 'b'");
 	like($reason, qr/decided to commit, but rolled back on the node by somebody else/, 'dtx.stuck says why');
 	like($call, qr/^SELECT dtx\.resolve\('\Q$gid\E', 2, /, 'and what to call');
@@ -57,7 +57,7 @@ foreach my $point (qw(prepare_gathered commit_begin))
 	$c->start('c');
 	$c->wait_for('the branch to be held', sub {
 		$o->ask('c', "SELECT state FROM dtx.stuck WHERE gid = '$gid' AND node = 'b'") eq 'held'
-	}, 10);
+	});
 	is($o->ask('c', "SELECT dtx.outcome('$gid')"), 'committed', 'also after a restart');
 	passes();
 	is($o->ask('c', q{SELECT count(*) FROM dtx.decision}), 1, 'the decision is not forgotten');
@@ -69,7 +69,7 @@ foreach my $point (qw(prepare_gathered commit_begin))
 	like($err, qr/note is required/, 'and wants to know why');
 	$c->as_super('UPDATE account SET balance = balance + 1 WHERE id = 1', node => 'b');
 	$c->as_super("SELECT dtx.resolve('$gid', 2, 'committed', 'booked by hand')");
-	$c->wait_for('the branch to be closed', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' }, 10);
+	$c->wait_for('the branch to be closed', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' });
 	is($o->truth, 'committed', 'repaired and resolved, all is well');
 	is($o->ask('c', "SELECT event || ': ' || detail FROM dtx.event WHERE gid = '$gid' AND actor <> 'dtx'"),
 		'resolved as committed: booked by hand', 'dtx.event has the note');
@@ -82,7 +82,7 @@ foreach my $point (qw(prepare_gathered commit_begin))
 	my $answer = meddled($point, 'COMMIT');
 	like("$answer->{said} " . ($answer->{state} || ''), qr/^committed (01DTX)?$/, "committed by hand at $point: COMMIT succeeds");
 	is($o->truth, 'committed', 'and is right');
-	$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' }, 10);
+	$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' });
 	is($o->ask('c', "SELECT count(*) FROM dtx.event WHERE gid = '" . $o->gid . "'"), 0, 'nothing is held: the xid proves it');
 }
 
@@ -102,12 +102,12 @@ foreach my $verb (qw(ROLLBACK COMMIT))
 	$o->fault_reset;
 	if ($verb eq 'ROLLBACK')
 	{
-		ok($c->poll_until(sub { $o->ask('c', "SELECT state FROM dtx.stuck WHERE gid = '" . $o->gid . "'") eq 'held' }, 10),
+		ok($c->poll_until(sub { $o->ask('c', "SELECT state FROM dtx.stuck WHERE gid = '" . $o->gid . "'") eq 'held' }),
 			'rolled back by hand under its eyes: held');
 		$c->as_super('UPDATE account SET balance = balance ' . ($node eq 'a' ? '-' : '+') . ' 1 WHERE id = 1', node => $node);
 		$c->as_super("SELECT dtx.resolve('" . $o->gid . "', $branch, 'committed', 'booked by hand')");
 	}
-	$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' }, 10);
+	$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' });
 	is($o->truth, 'committed', $verb eq 'COMMIT' ? 'committed by hand under its eyes' : 'and resolved');
 }
 
@@ -125,12 +125,12 @@ foreach my $verb (qw(COMMIT ROLLBACK))
 	if ($verb eq 'COMMIT')
 	{
 		is($o->truth, 'committed', 'committed by hand while the coordinator was down');
-		$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' }, 10);
+		$c->wait_for('it to be forgotten', sub { $o->ask('c', 'SELECT count(*) FROM dtx.decision') eq '0' });
 		next;
 	}
 	$c->wait_for('the branch to be held', sub {
 		$o->ask('c', "SELECT state FROM dtx.stuck WHERE gid = '$gid' AND node = 'b'") eq 'held'
-	}, 10);
+	});
 	pass('rolled back by hand while the coordinator was down: held');
 	$c->as_super('UPDATE account SET balance = balance + 1 WHERE id = 1', node => 'b');
 	$c->as_super("SELECT dtx.resolve('$gid', 2, 'committed', 'booked by hand')");
@@ -181,7 +181,7 @@ foreach my $call (sort keys %message)
 	$super->{stderr} = '';
 	$super->query('COMMIT');
 	like($super->{stderr}, $message{$call}, "$call in a branch: COMMIT fails");
-	ok($c->wait_clean(10), 'nothing stays prepared');
+	ok($c->wait_clean(40), 'nothing stays prepared');
 	is($c->balance('a', 4) . $c->ledger_count('meddled'), '10000', 'a and the coordinator have nothing');
 }
 $super->quit;

@@ -19,7 +19,7 @@ sub quick
 {
 	my ($sql, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my ($rc, $stdout, $stderr) = $c->super_psql($sql, @postgres, timeout => 20);
+	my ($rc, $stdout, $stderr) = $c->super_psql($sql, @postgres, timeout => 45);
 	return is($stderr, '', $name || $sql);
 }
 sub scanners
@@ -50,7 +50,7 @@ my $mark = $c->log_mark('c');
 $c->start('c');
 {
 	local $c->{names} = $c->{nodes};
-	ok($c->wait_clean(20), 'after a restart both databases end them');
+	ok($c->wait_clean(40), 'after a restart both databases end them');
 }
 unlike($c->log_since('c', $mark), qr/connection authorized: .*database=(bank|plain)/, 'without anyone connecting');
 is($c->balance('a') . '/' . $c->balance('a', 2), '900/1000', 'as they were decided');

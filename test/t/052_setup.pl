@@ -66,7 +66,7 @@ cmp_ok($logged, '<', 10, 'the log is not flooded');
 $c->as_super(qq{UPDATE pg_extension SET extversion = '$version' WHERE extname = 'dtx'});
 ($rc, $stdout, $stderr) = $c->transfer('a', 'b', 1);
 is($stderr, '', 'with the right version it works again');
-ok($c->wait_clean(20), 'and nothing is left');
+ok($c->wait_clean(40), 'and nothing is left');
 
 ##########################################################################
 # No room
@@ -87,7 +87,7 @@ like(findings(), qr/^error\|the scanner of this database does not start: nothing
 like(findings(), qr/^warning\|max_worker_processes is 2: /m, 'and warns of the setting');
 ($rc, $stdout, $stderr) = $c->app_psql(q{SET statement_timeout = '500ms'; SELECT dtx.exec('a', 'SELECT 1')});
 like($stderr, qr/ERROR:  canceling statement due to statement timeout/, 'who waits for it can be cancelled');
-ok($c->poll_until(sub { $c->log_text('c') =~ /LOG:  dtx: no room for a scanner/ }, 3), 'the log says so');
+ok($c->poll_until(sub { $c->log_text('c') =~ /LOG:  dtx: no room for a scanner/ }), 'the log says so');
 
 # a scanner, but no worker for a failing node
 restart_with('max_worker_processes = 3');
@@ -101,7 +101,7 @@ $c->finish_query($session);
 end_session($session);
 $c->wait_for('the node to fail', sub { $c->as_super(q{SELECT state FROM dtx.nodes WHERE node = 'b'}) eq 'failing' });
 $c->start('b');
-ok($c->wait_clean(20), 'without room for another worker the scanner tries failing nodes itself');
+ok($c->wait_clean(40), 'without room for another worker the scanner tries failing nodes itself');
 
 $c->as_super('CREATE DATABASE second OWNER app', db => 'postgres');
 $c->as_super('SET client_min_messages = error; CREATE EXTENSION dtx CASCADE;' . $c->node_sql('a'), db => 'second');

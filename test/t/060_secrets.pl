@@ -134,7 +134,7 @@ foreach my $point ('prepare_sent', 'commit_begin')
 	app("SELECT * FROM dtx.$_") foreach qw(nodes stuck transactions branches stat);
 	super("SELECT * FROM dtx.$_") foreach qw(nodes stuck transactions branches stat event life node decision branch);
 	$c->start('b');
-	ok($c->wait_clean(20), 'it is ended all the same');
+	ok($c->wait_clean(40), 'it is ended all the same');
 }
 app(q{SELECT dtx.exec('a', 'SELEC'); SELECT dtx.exec('nowhere', 'SELECT 1'); SELECT dtx.exec('a', 'SELECT 1/0')});
 super('SELECT name, setting FROM pg_settings; SELECT query FROM pg_stat_activity; SELECT * FROM pg_stat_activity', node => $_)

@@ -53,14 +53,14 @@ sub owners { return join ' ', map { $c->as_super(q{SELECT string_agg(owner, ' ' 
 ##########################################################################
 
 is(pending_as($_, 1), '', "$_: committed") foreach qw(admin app clerk guest);
-ok($c->wait_clean(20), 'the scanner ends the branches of all of them');
+ok($c->wait_clean(40), 'the scanner ends the branches of all of them');
 is($c->balance('a') . '/' . $c->balance('b'), '960/1040', 'as committed');
 
 # the role that has used the node last has a password that is not right any more
 $c->as_super("ALTER ROLE guest PASSWORD 'changed'", node => $_) foreach qw(a b);
 $c->as_super('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $$guest$$', node => $_) foreach qw(a b);
 is(pending_as('clerk', 2), '', 'another role commits');
-ok($c->wait_clean(20), 'and its branches are ended all the same');
+ok($c->wait_clean(40), 'and its branches are ended all the same');
 
 # branches of the role with the wrong password come first
 $c->as_super("ALTER ROLE guest PASSWORD '$password'", node => $_) foreach qw(a b);
@@ -80,7 +80,7 @@ $c->wait_for('dtx.stuck to tell', sub {
 	$c->as_super(q{SELECT count(*) FROM dtx.stuck WHERE last_error ~ 'password authentication failed for user "guest"'}) == 2 });
 is(owners(qw(a b)), 'guest guest', 'nobody ends them with other rights, not even a superuser of the node');
 $c->as_super("ALTER USER MAPPING FOR guest SERVER $_ OPTIONS (SET password 'changed')") foreach qw(a b);
-ok($c->wait_clean(20), 'with the right password they are ended');
+ok($c->wait_clean(40), 'with the right password they are ended');
 
 ##########################################################################
 # A role without a mapping
@@ -101,7 +101,7 @@ is(pending_as('clerk', 6), '', 'another role commits');
 $c->wait_for('the branches of the other role', sub { owners(qw(a b)) eq 'guest guest' });
 pass('and is not in the way of others');
 $c->as_super("CREATE USER MAPPING FOR guest SERVER $_ OPTIONS (user 'guest', password 'changed')") foreach qw(a b);
-ok($c->wait_clean(20), 'with a mapping it is ended');
+ok($c->wait_clean(40), 'with a mapping it is ended');
 $c->wait_for('nothing to be stuck', sub { $c->as_super('SELECT count(*) FROM dtx.stuck') == 0 });
 
 ##########################################################################
@@ -118,7 +118,7 @@ $c->wait_for('dtx.stuck to tell', sub {
 	$c->as_super(q{SELECT count(*) FROM dtx.stuck WHERE last_error ~ 'permission denied for foreign server'}) == 2 });
 is(owners(qw(a b)), 'guest guest', 'rights that were taken away are not used');
 $c->as_super('GRANT USAGE ON FOREIGN SERVER a, b TO guest');
-ok($c->wait_clean(20), 'with them its branches are ended');
+ok($c->wait_clean(40), 'with them its branches are ended');
 
 ##########################################################################
 # A role that uses a mapping for PUBLIC
@@ -129,7 +129,7 @@ $c->as_super("CREATE ROLE passer LOGIN PASSWORD '$password'; GRANT USAGE ON FORE
 	CREATE USER MAPPING FOR PUBLIC SERVER a OPTIONS (user 'app', password '$password');
 	CREATE USER MAPPING FOR PUBLIC SERVER b OPTIONS (user 'app', password '$password')");
 is(pending_as('passer', 8), '', 'a role with a mapping for PUBLIC commits');
-ok($c->wait_clean(20), 'and the scanner ends its branches');
+ok($c->wait_clean(40), 'and the scanner ends its branches');
 sub drop_role { my (%opt) = @_; return ($c->super_psql('DROP ROLE passer', %opt))[2]; }
 sub scanner_waits { $c->fault('scan_begin', 'wait'); $c->wait_fault('scan_begin'); return; }
 
@@ -153,7 +153,7 @@ end_session($session);
 $c->fault_reset;
 like(drop_role(), qr/ERROR:  cannot drop a role while branches depend on it/, 'DROP ROLE is refused while a branch of it is undecided');
 $c->start('b');
-ok($c->wait_clean(20), 'which is rolled back');
+ok($c->wait_clean(40), 'which is rolled back');
 is($c->balance('b', 8), 1010, 'and left no trace');
 
 # decided
@@ -163,7 +163,7 @@ like(drop_role(), qr/ERROR:  cannot drop a role while branches depend on it/, 'D
 # another database does not know
 is(drop_role(db => 'postgres'), '', 'DROP ROLE in another database is not');
 $c->fault_reset;
-ok($c->wait_clean(20), 'but its branches are ended by a role whose mapping connects as the same user');
+ok($c->wait_clean(40), 'but its branches are ended by a role whose mapping connects as the same user');
 is($c->balance('b', 8), 1020, 'as decided');
 
 ##########################################################################
@@ -174,7 +174,7 @@ my ($pa, $pb) = map { $c->server($_)->port } qw(a b);
 $c->as_super("ALTER SERVER a OPTIONS (SET port '$pb')");
 $c->as_super("ALTER SERVER b OPTIONS (SET port '$pa')");
 is(pending_as('app', 7), '', 'committed over servers that have changed places');
-ok($c->wait_clean(20), 'the scanner looks where they are now');
+ok($c->wait_clean(40), 'the scanner looks where they are now');
 is($c->balance('a', 7) . '/' . $c->balance('b', 7), '1010/990', 'and so did the session');
 
 is($c->total(qw(a b)), 20000, 'no money was lost or made');

@@ -94,11 +94,11 @@ sub backend
 {
 	my ($name, $type) = @_;
 	my ($rc, $out) = $c->super_psql("SELECT pid FROM pg_stat_activity WHERE backend_type = '$type'
-		AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1", node => $name, db => 'postgres', timeout => 10);
+		AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1", node => $name, db => 'postgres', timeout => 60);
 	return $rc == 0 && $out =~ /^\d+$/ ? $out : undef;
 }
 # after a crash the server starts anew by itself
-sub up { my ($name) = @_; return $c->wait_for("$name to be up", sub { ($c->super_psql('SELECT 1', node => $name, timeout => 10))[0] == 0 }); }
+sub up { my ($name) = @_; return $c->wait_for("$name to be up", sub { ($c->super_psql('SELECT 1', node => $name, timeout => 60))[0] == 0 }); }
 my %fault = (
 	'kill a node' => sub { my $n = pick(@nodes); $c->kill9($n); sleep rand 0.5; $c->start($n); $n },
 	'kill a session of a node' => sub { my $n = pick(@nodes); my $p = backend($n, 'client backend'); kill 'KILL', $p if $p; up($n); $n },
@@ -111,13 +111,13 @@ my @points = qw(prepare_before prepare_sent prepare_gathered record_written comm
   commit_done abort_begin scan_listed scan_before_finish scan_after_finish scan_before_forget);
 $fault{'crash at a point'} = sub {
 	my ($point, $action) = (pick(@points), pick(qw(crash crash error terminate)));
-	$c->super_psql("SELECT public.dtx_fault('$point', '$action', @{[ int rand 5 ]})", timeout => 10);
+	$c->super_psql("SELECT public.dtx_fault('$point', '$action', @{[ int rand 5 ]})", timeout => 60);
 	"$point $action"
 } if $c->has_faults;
 # so slow that recovery passes by
 $fault{'sleep at a point'} = sub {
 	my $point = pick(qw(prepare_gathered record_written record_written commit_begin scan_listed scan_before_finish));
-	$c->super_psql("SELECT public.dtx_fault('$point', 'sleep:400')", timeout => 10);
+	$c->super_psql("SELECT public.dtx_fault('$point', 'sleep:400')", timeout => 60);
 	sleep 0.4;
 	$point
 } if $c->has_faults;

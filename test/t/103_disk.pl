@@ -37,7 +37,7 @@ sub bring_back
 	$f->wait_until("$name to settle", sub {
 		!$c->_postmaster_alive($name)
 		  || ($c->log_since($name, $mark) =~ /all server processes terminated.*ready to accept connections/s
-			&& ($c->super_psql('SELECT 1', node => $name, timeout => 10))[0] == 0) });
+			&& ($c->super_psql('SELECT 1', node => $name, timeout => 60))[0] == 0) });
 	return if $c->_postmaster_alive($name);
 	$f->kill9($name);
 	$f->start_with_shim($name);
@@ -180,7 +180,7 @@ foreach my $column (qw(F Fl R Ru))
 	$f->break_disk('c', 'write ENOSPC pg_wal/');
 	$answer = $f->go_on;
 	# whoever writes next meets it
-	$c->super_psql('SELECT pg_switch_wal()', timeout => 10);
+	$c->super_psql('SELECT pg_switch_wal()', timeout => 60);
 	bring_back('c', $mark);
 	$f->forget_session;
 	$f->cell('8b ' . letter($column), "$column, no room for the coordinator's WAL", $f->verdict($answer),

@@ -59,7 +59,7 @@ foreach my $sql (@drops)
 {
 	my $came;
 	# the look that finds the node clean may still be under way
-	$c->poll_until(sub { ($came = drop($sql)) eq 'allowed' }, 10);
+	$c->poll_until(sub { ($came = drop($sql)) eq 'allowed' });
 	$f->cell('11 F', "forgotten, $sql", $came, 'allowed');
 }
 

@@ -83,7 +83,7 @@ foreach my $case ([ 1, 0 ], [ 0, 0 ], [ 0, 1 ], [ 1, 1 ])
 	ok($f->prepared_on('b') == 1 || $c->log_since('c', $mark) =~ /had lost the commit of this branch/,
 		'the promoted standby has the branch prepared again');
 	$c->poll_until(sub { $f->ask('c', 'CALL dtx.recover()'); $f->prepared_on('b') == 0
-		|| $f->ask('c', q{SELECT count(*) FROM dtx.stuck WHERE state = 'held'}) eq '1' }, 10);
+		|| $f->ask('c', q{SELECT count(*) FROM dtx.stuck WHERE state = 'held'}) eq '1' }, 40);
 	is($f->ask('c', "SELECT dtx.outcome('$gid')"), 'committed', 'dtx.outcome() says committed') if $asked || !$crash;
 	$f->cell('15b F', 'it is committed again' . ($asked ? ', asked for' : '') . ($crash ? ', after a crash of the coordinator' : ''), $f->truth, 'committed');
 	$f->{outcomes}{$gid} = 'committed' if $asked;

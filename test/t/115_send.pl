@@ -148,7 +148,7 @@ $c->kill9('c');
 eval { $victim->quit };
 eval { $session->quit };
 $c->start('c');
-ok($c->poll_until(sub { $c->as_super(q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'}, node => 'b') == 0 }, 20),
+ok($c->poll_until(sub { $c->as_super(q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state <> 'idle'}, node => 'b') == 0 }),
 	'the coordinator dies with statements outstanding: the node notices')
   or diag $c->as_super(q{SELECT pid, state, wait_event, xact_start, query FROM pg_stat_activity WHERE usename = 'app'}, node => 'b');
 is($c->balance('a') + $c->balance('b'), 2000, 'nothing is there');

@@ -95,7 +95,7 @@ foreach my $name (qw(newest between))
 is($c->as_super("SELECT dtx.outcome('$t{$_}{gid}')"), 'unknown', "$_: nobody knows, before somebody says so") foreach sort keys %t;
 adopt_all($c, 'all servers are recovered to moment');
 is($c->as_super("SELECT dtx.outcome('$t{$_}{gid}')"), 'aborted', "$_: aborted, now that no commit is missing") foreach sort keys %t;
-ok($c->wait_clean(20), 'all of them are rolled back');
+ok($c->wait_clean(40), 'all of them are rolled back');
 is($c->as_super('SELECT node, gid, state, reason FROM dtx.stuck'), '', 'nothing is stuck');
 is($c->balance('a', $_) . ' ' . $c->balance('b', $_), '1000 1000', "account $_: as at the moment of the point") foreach 2 .. 5;
 is(($c->transfer('a', 'b', 1))[2], '', 'and it goes on');

@@ -18,7 +18,7 @@ sub accounts { return $c->as_super(q{SELECT string_agg(balance || '+' || frozen,
 sub becomes
 {
 	my ($wanted, $name) = @_;
-	$c->poll_until(sub { accounts() eq $wanted }, 30);
+	$c->poll_until(sub { accounts() eq $wanted }, 60);
 	return is(accounts(), $wanted, $name);
 }
 
@@ -28,20 +28,20 @@ sub becomes
 
 my $gid = $c->as_app('BEGIN; SELECT dtx.current_gid(); SELECT reserve(1); COMMIT');
 $gid =~ s/\n.*//s;
-is($c->as_app("SELECT dtx.wait('$gid', '20s')"), 'committed', 'a TCC transaction');
+is($c->as_app("SELECT dtx.wait('$gid', '60s')"), 'committed', 'a TCC transaction');
 is(accounts(), '999+0 1000+0 1000+0', 'is confirmed');
 $c->as_super(q{UPDATE dtx.barrier SET state = 'tried' WHERE state = 'confirmed'; UPDATE account SET frozen = 1 WHERE id = 1}, node => 'a');
 becomes('999+0 1000+0 1000+0', 'the confirm is lost there, and given again');
 is($c->as_super("SELECT event FROM dtx.event WHERE gid = '$gid'"), 'confirmed again', 'and that is written down');
 $c->as_app(q{SELECT dtx.tcc_begin('x'); SELECT reserve(2, 'x'); SELECT dtx.tcc_cancel('x')});
-is($c->as_app("SELECT dtx.wait('x', '20s')"), 'aborted', 'another one');
+is($c->as_app("SELECT dtx.wait('x', '60s')"), 'aborted', 'another one');
 $c->as_super(q{UPDATE dtx.barrier SET state = 'tried' WHERE state = 'cancelled'; UPDATE account SET balance = 999, frozen = 1 WHERE id = 2}, node => 'a');
 becomes('999+0 1000+0 1000+0', 'the same with a cancel');
 # a try that is lost there cannot be confirmed
 $c->as_app(q{SELECT dtx.tcc_begin('y'); SELECT reserve(2, 'y')});
 $c->as_super(q{DELETE FROM dtx.barrier WHERE state = 'tried'; UPDATE account SET balance = 1000, frozen = 0 WHERE id = 2}, node => 'a');
 $c->as_app(q{SELECT dtx.tcc_confirm('y')});
-is($c->as_app("SELECT dtx.wait('y', '20s')"), 'held', 'a try that is lost there waits for a person');
+is($c->as_app("SELECT dtx.wait('y', '60s')"), 'held', 'a try that is lost there waits for a person');
 like($c->as_super(q{SELECT reason FROM dtx.transactions WHERE gid = 'y'}), qr/TCC branch was never tried here/, 'who is told why');
 $c->as_super(q{SELECT dtx.force_end('y', 'aborted', 'test')});
 

@@ -103,7 +103,7 @@ sub signal_backend
 sub wait_up
 {
 	my ($name) = @_;
-	$c->wait_for("$name to be up", sub { ($c->super_psql('SELECT 1', node => $name, timeout => 5))[0] == 0 });
+	$c->wait_for("$name to be up", sub { my ($rc) = eval { $c->super_psql('SELECT 1', node => $name, timeout => 20) }; return defined $rc && $rc == 0 });
 	return;
 }
 
@@ -239,7 +239,7 @@ foreach my $pid (@clients)
 	waitpid $pid, 0;
 }
 is($stuck, 0, 'every client came to its end');
-ok($c->poll_until(sub { $c->prepared_count == 0 }, 30), 'nothing is prepared 30 s after healing')
+ok($c->poll_until(sub { $c->prepared_count == 0 }, 60), 'nothing is prepared a minute after healing')
   or diag join ' ', $c->prepared;
 my $clean = time() - $healed;
 my $unfinished = q{SELECT count(*) FROM dtx.transactions WHERE pattern <> 'commit' AND finished_at IS NULL};
