@@ -176,3 +176,7 @@ RETURN 'dtx_' || pg_catalog.lpad(pg_catalog.to_hex(life), 16, '0')
     || CASE WHEN branch IS NULL THEN '' ELSE '_' || pg_catalog.to_hex(branch) END;
 COMMENT ON FUNCTION dtx.gid_text(bigint, xid8, bigint, integer) IS
     'The name of a global transaction, or of one of its branches.';
+
+-- who asks for one transaction, or for what was done about it, has its name
+CREATE INDEX committed_gid_idx ON dtx.committed (dtx.gid_text(life, xid, nonce));
+CREATE INDEX event_gid_idx ON dtx.event (gid) WHERE gid IS NOT NULL;

@@ -58,8 +58,9 @@ CREATE TABLE dtx.transaction (
     reason          text,
     CONSTRAINT transaction_pkey PRIMARY KEY (xid, nonce)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
--- the name that the application gave it
-CREATE UNIQUE INDEX transaction_name_idx ON dtx.transaction (name) WHERE name IS NOT NULL;
+-- Its gid: the name that the application gave it, or the one that dtx makes.  The
+-- same expression as in the views, which find one flow by it.
+CREATE UNIQUE INDEX transaction_gid_idx ON dtx.transaction (COALESCE(name, dtx.gid_text(life, xid, nonce)));
 -- what has to be looked at, and when; nothing that is over is in it
 CREATE INDEX transaction_due_idx ON dtx.transaction (due_at) WHERE finished_at IS NULL;
 CREATE INDEX transaction_finished_idx ON dtx.transaction (finished_at) WHERE finished_at IS NOT NULL;

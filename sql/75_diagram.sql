@@ -5,11 +5,7 @@ CREATE VIEW dtx.history WITH (security_barrier) AS
 SELECT e.gid, e.branch AS step, e.at, e.actor, e.event, e.detail
   FROM dtx.event e
  WHERE EXISTS (SELECT FROM dtx.transaction t
-                WHERE t.name = e.gid AND (pg_catalog.pg_has_role(t.owner, 'MEMBER') OR dtx.may_see_all()))
-    OR EXISTS (SELECT FROM dtx.transaction t
-                WHERE e.gid ~ '^dtx_[0-9a-f]{16}_[0-9a-f]{1,16}_[0-9a-f]{16}$' AND t.name IS NULL
-                  AND t.xid = ('x' || pg_catalog.lpad(pg_catalog.split_part(e.gid, '_', 3), 16, '0'))::bit(64)::bigint::text::xid8
-                  AND t.nonce = ('x' || pg_catalog.lpad(pg_catalog.split_part(e.gid, '_', 4), 16, '0'))::bit(64)::bigint
+                WHERE COALESCE(t.name, dtx.gid_text(t.life, t.xid, t.nonce)) = e.gid
                   AND (pg_catalog.pg_has_role(t.owner, 'MEMBER') OR dtx.may_see_all()));
 COMMENT ON VIEW dtx.history IS
     'What happened to sagas and TCC besides their steps: turned back, held, and what operators did.';

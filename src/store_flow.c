@@ -69,6 +69,9 @@ enum
 	" t.change_count::bigint, t.created_at, t.deadline_at, t.due_at, t.finished_at," \
 	" t.sqlstate, t.reason"
 
+/* The gid of a flow, as transaction_gid_idx and the views have it. */
+#define FLOW_GID(t) "COALESCE(" t ".name, dtx.gid_text(" t ".life, " t ".xid, " t ".nonce))"
+
 #define STEP_COLUMNS \
 	"s.xid, s.nonce, s.step::bigint, s.operation, s.state, s.attempt_count::bigint," \
 	" s.sent_at, s.answered_at, s.next_at, s.sqlstate, s.error, s.result, s.node, s.role," \
@@ -436,24 +439,16 @@ dtx_store_flow_find(const char *gid, bool lock)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	StoreContext context;
-	Oid			types[] = {XID8OID, INT8OID, TEXTOID, INT8OID};
-	char		nulls[] = "    ";
-	Datum		values[4];
-	DtxGid		parsed;
+	Oid			types[] = {TEXTOID};
+	Datum		values[1];
 	DtxFlowRow *flow = NULL;
-	bool		by_key = dtx_gid_parse(gid, &parsed) && parsed.branch == 0;
 
 	dtx_store_enter(&context);
-	values[0] = u64_datum(by_key ? parsed.xid : 0);
-	values[1] = u64_datum(by_key ? parsed.nonce : 0);
-	values[2] = CStringGetTextDatum(gid);
-	values[3] = u64_datum(by_key ? parsed.life : 0);
-	if (dtx_store_run(by_key ?
-					  (lock ? "SELECT " FLOW_COLUMNS " FROM dtx.transaction t WHERE t.xid = $1 AND t.nonce = $2 AND t.life = $4 AND $3 IS NOT NULL FOR UPDATE" :
-					   "SELECT " FLOW_COLUMNS " FROM dtx.transaction t WHERE t.xid = $1 AND t.nonce = $2 AND t.life = $4 AND $3 IS NOT NULL") :
-					  (lock ? "SELECT " FLOW_COLUMNS " FROM dtx.transaction t WHERE t.name = $3 AND $1 IS NOT NULL AND $2 IS NOT NULL AND $4 IS NOT NULL FOR UPDATE" :
-					   "SELECT " FLOW_COLUMNS " FROM dtx.transaction t WHERE t.name = $3 AND $1 IS NOT NULL AND $2 IS NOT NULL AND $4 IS NOT NULL"),
-					  !lock, 4, types, values, nulls) > 0)
+	values[0] = CStringGetTextDatum(gid);
+	if (dtx_store_run(lock ?
+					  "SELECT " FLOW_COLUMNS " FROM dtx.transaction t WHERE " FLOW_GID("t") " = $1 FOR UPDATE" :
+					  "SELECT " FLOW_COLUMNS " FROM dtx.transaction t WHERE " FLOW_GID("t") " = $1",
+					  !lock, 1, types, values, NULL) > 0)
 	{
 		MemoryContext spi = MemoryContextSwitchTo(caller);
 		List	   *one;
@@ -935,7 +930,7 @@ dtx_store_flow_forget(int retention_min)
 						  " steps AS (DELETE FROM dtx.step s USING gone g"
 						  " WHERE s.xid = g.xid AND s.nonce = g.nonce),"
 						  " events AS (DELETE FROM dtx.event e USING gone g"
-						  " WHERE e.gid = COALESCE(g.name, dtx.gid_text(g.life, g.xid, g.nonce)))"
+						  " WHERE e.gid = " FLOW_GID("g") ")"
 						  " SELECT FROM gone",
 						  false, 2, types, values, NULL);
 	dtx_store_leave(&context);

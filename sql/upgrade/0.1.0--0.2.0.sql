@@ -7,4 +7,6 @@ DROP VIEW dtx.branches;
 DROP VIEW dtx.transactions;
 
 ALTER TABLE dtx.node ADD COLUMN tries boolean NOT NULL DEFAULT false;
+CREATE INDEX committed_gid_idx ON dtx.committed (dtx.gid_text(life, xid, nonce));
+CREATE INDEX event_gid_idx ON dtx.event (gid) WHERE gid IS NOT NULL;
 

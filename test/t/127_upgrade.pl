@@ -74,6 +74,7 @@ sub downgrade
 			END LOOP;
 		END \$\$;
 		ALTER TABLE dtx.node DROP COLUMN tries;
+		DROP INDEX dtx.committed_gid_idx, dtx.event_gid_idx;
 		$views
 		ALTER EXTENSION dtx ADD VIEW dtx.transactions;
 		ALTER EXTENSION dtx ADD VIEW dtx.branches;
