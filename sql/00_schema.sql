@@ -157,7 +157,7 @@ CREATE TABLE dtx.alert (
 );
 CREATE INDEX alert_open_idx ON dtx.alert (gid, branch) WHERE ended_at IS NULL;
 COMMENT ON TABLE dtx.alert IS
-    'Branches that stayed prepared or held for longer than dtx.stuck_after; ended_at when that was over. '
+    'Branches and steps that are held, or unfinished for longer than dtx.stuck_after; ended_at when that was over. '
     'Raised by the scanner together with a LOG message and NOTIFY dtx_alert.';
 
 -- Two numbers as they are written in a gid.

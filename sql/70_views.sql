@@ -59,7 +59,7 @@ SELECT COALESCE(t.name, dtx.gid_text(t.life, t.xid, t.nonce)) AS gid, t.pattern,
        COALESCE(o.state, 'pending') AS state,
        COALESCE(o.attempt_count, 0) AS attempt_count,
        o.sent_at, o.answered_at, o.next_at, o.sqlstate, o.error, o.result,
-       t.created_at AS submitted_at, t.finished_at
+       t.created_at AS submitted_at, t.finished_at, t.direction, t.paused
   FROM dtx.transaction t
   LEFT JOIN dtx.saga g ON g.saga = t.saga
  CROSS JOIN LATERAL (SELECT COALESCE(t.definition, g.definition) AS definition) d
@@ -154,8 +154,14 @@ SELECT p.node, p.gid, p.step, p.state,
             ELSE pg_catalog.format('SELECT dtx.skip_step(%L, %L, NULL, %L)', p.gid, p.name, 'why') END
   FROM dtx.steps p
  WHERE p.finished_at IS NULL
-   AND (p.state = 'held' OR (p.state = 'pending' AND p.attempt_count > 0 AND p.sent_at < pg_catalog.clock_timestamp()
-        - COALESCE(pg_catalog.current_setting('dtx.stuck_after', true), '60s')::interval))
+   -- on the way back an action is not tried any more
+   AND (p.direction = 'backward') = (p.operation IN ('compensation', 'cancel'))
+   AND (p.state = 'held'
+        OR (p.state = 'pending' AND NOT p.paused AND p.attempt_count > 0 AND p.sent_at < pg_catalog.clock_timestamp()
+            - COALESCE(pg_catalog.current_setting('dtx.stuck_after', true), '60s')::interval
+            -- it was answered: not done yet
+            AND (SELECT r.result FROM dtx.error_rule r WHERE pg_catalog.starts_with(p.sqlstate, r.sqlstate)
+                  ORDER BY pg_catalog.length(r.sqlstate) DESC LIMIT 1) IS DISTINCT FROM 'ongoing'))
 UNION ALL
 SELECT NULL, t.gid, NULL, 'paused', pg_catalog.clock_timestamp() - t.submitted_at,
        'an operator has paused it', NULL, pg_catalog.format('SELECT dtx.resume(%L, %L)', t.gid, 'why')

@@ -1002,11 +1002,30 @@ record(DtxExecutor *executor)
 	}
 }
 
+/* When are operators to be told of what has no success?  0: there is none. */
+static TimestampTz
+alert_time(DtxFlow *flow)
+{
+	TimestampTz at = 0;
+	ListCell   *cell;
+
+	foreach(cell, flow->steps)
+	{
+		DtxStepRow *step = lfirst(cell);
+		TimestampTz step_at = step->sent_at + (int64) dtx_stuck_after_s * USECS_PER_SEC;
+
+		if (step->state == DTX_STEP_PENDING && !step->is_ongoing && (at == 0 || step_at < at))
+			at = step_at;
+	}
+	return at;
+}
+
 /* That is committed: what follows may be sent. */
 static bool
 enqueue(DtxExecutor *executor)
 {
 	bool		ended = false;
+	TimestampTz alert_at = 0;
 	ListCell   *cell;
 	List	   *flows = list_copy(executor->flows);
 
@@ -1026,6 +1045,13 @@ enqueue(DtxExecutor *executor)
 		}
 		ended = ended || (!flow->stale && flow->changed && (dtx_flow_is_over(flow->row->state) ||
 														   flow->row->state == DTX_FLOW_HELD));
+		if (flow->steps != NIL)
+		{
+			TimestampTz at = alert_time(flow);
+
+			if (at != 0 && (alert_at == 0 || at < alert_at))
+				alert_at = at;
+		}
 		flow->steps = flow->events = NIL;
 		flow->changed = false;
 		if (flow->stale)
@@ -1064,6 +1090,8 @@ enqueue(DtxExecutor *executor)
 		}
 	}
 	list_free(flows);
+	if (alert_at != 0)
+		dtx_flows_alert_at(executor->options.database, alert_at);
 	return ended;
 }
 

@@ -229,6 +229,7 @@ try_again(DtxWork *work, DtxStepRow *step, TimestampTz now, bool same_interval)
 		return;
 	}
 	step->state = DTX_STEP_PENDING;
+	step->is_ongoing = same_interval;
 	step->next_at = now + (int64) dtx_retry_interval_ms(retry, same_interval ? 1 :
 														Max(step->attempt_count, 1)) * 1000;
 }

@@ -422,23 +422,30 @@ raise_alerts(void)
 	bool		adopted = database->state == DTX_DATABASE_READY;
 	MemoryContext caller = CurrentMemoryContext;
 	DtxTime now = dtx_now();
+	TimestampTz flows_at = dtx_flows_alert(database);
+	TimestampTz flows_next;
 	List	   *raised;
 	ListCell   *cell;
 
-	if (alerts_open == 0 && adopted && !dtx_nodes_unfinished(MyDatabaseId, InvalidOid))
-		return false;
+	if (alerts_open == 0 && adopted && !dtx_nodes_unfinished(MyDatabaseId, InvalidOid) &&
+		(flows_at == 0 || flows_at > GetCurrentTimestamp()))
+		return flows_at != 0;
 	if (!dtx_exceeds(last, now, ALERT_PAUSE_MS))
 		return alerts_open == 0;
 	last = now;
 	begin();
-	alerts_open = dtx_store_alerts(&raised);
+	alerts_open = dtx_store_alerts(&raised, &flows_next);
+	/* what is told already is not to wake us at each of its attempts */
+	dtx_flows_alert_next(database, flows_at, flows_next == 0 && alerts_open > 0 ?
+						 GetCurrentTimestamp() + (int64) dtx_stuck_after_s * USECS_PER_SEC : flows_next);
 	foreach(cell, raised)
 		ereport(LOG,
 				(errmsg("dtx: alert: %s", (char *) lfirst(cell)),
 				 errhint("See dtx.alert and dtx.stuck.")));
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
-	return alerts_open == 0 && (!adopted || dtx_nodes_unfinished(MyDatabaseId, InvalidOid));
+	return flows_next != 0 ||
+		(alerts_open == 0 && (!adopted || dtx_nodes_unfinished(MyDatabaseId, InvalidOid)));
 }
 
 /* Is there nothing that could change without somebody waking us? */

@@ -330,6 +330,48 @@ dtx_flows_submitted(DtxDatabase *database)
 }
 
 /*
+ * An operation has no success yet: at that time operators are to be told, if it
+ * has none until then.  The scanner sees to it.
+ */
+void
+dtx_flows_alert_at(DtxDatabase *database, TimestampTz at)
+{
+	bool		first;
+
+	SpinLockAcquire(&database->mutex);
+	first = database->flows_alert_at == 0;
+	if (first || at < database->flows_alert_at)
+		database->flows_alert_at = at;
+	SpinLockRelease(&database->mutex);
+	/* it may be asleep, or gone */
+	if (first)
+		dtx_database_wake(database);
+}
+
+/* When is that?  0: there is none. */
+TimestampTz
+dtx_flows_alert(DtxDatabase *database)
+{
+	TimestampTz at;
+
+	SpinLockAcquire(&database->mutex);
+	at = database->flows_alert_at;
+	SpinLockRelease(&database->mutex);
+	return at;
+}
+
+/* The tables say when the next one is, and what was seen before is done with. */
+void
+dtx_flows_alert_next(DtxDatabase *database, TimestampTz seen, TimestampTz next)
+{
+	SpinLockAcquire(&database->mutex);
+	if (database->flows_alert_at == seen || database->flows_alert_at == 0 ||
+		(next != 0 && next < database->flows_alert_at))
+		database->flows_alert_at = next;
+	SpinLockRelease(&database->mutex);
+}
+
+/*
  * A session has a branch open, after it has counted that: somebody has to look
  * after deadlocks, and to forget what will be finished.
  */

@@ -89,6 +89,7 @@ typedef struct DtxDatabase
 	uint64		flows_changed;	/* raised when somebody changed a flow's row */
 	uint64		flows_submitted;	/* raised when there may be something due */
 	uint64		flows_lost;		/* see dtx_flows_lose() */
+	TimestampTz flows_alert_at; /* then an operation has had no success for long; 0: none */
 	bool		flows_prepared; /* PREPARE TRANSACTION has hidden some, for later */
 	pid_t		flow_pids[DTX_FLOW_WORKERS_MAX];
 	Latch	   *flow_latches[DTX_FLOW_WORKERS_MAX];
@@ -199,6 +200,9 @@ extern void dtx_flows_lose(DtxDatabase *database);
 extern bool dtx_flow_may_be_lost(DtxDatabase *database, uint64 xid);
 extern uint64 dtx_flows_changed(DtxDatabase *database);
 extern uint64 dtx_flows_submitted(DtxDatabase *database);
+extern void dtx_flows_alert_at(DtxDatabase *database, TimestampTz at);
+extern TimestampTz dtx_flows_alert(DtxDatabase *database);
+extern void dtx_flows_alert_next(DtxDatabase *database, TimestampTz seen, TimestampTz next);
 
 extern DtxNode *dtx_node_state(Oid database, Oid serverid, bool create);
 extern void dtx_node_uncertain(DtxNode *node);

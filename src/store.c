@@ -973,15 +973,17 @@ dtx_store_resolved(const DtxGid *gid)
 /*
  * Raise alerts for what is stuck, and end those that are not any more.
  * Returns how many are open; *raised are new ones, as text, the first few of
- * them.
+ * them; *flows_next is when an operation that has had no success for less than
+ * that would be the next one, 0 if there is none.
  */
 int
-dtx_store_alerts(List **raised)
+dtx_store_alerts(List **raised, TimestampTz *flows_next)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	StoreContext context;
 	uint64		count;
 	int			open;
+	bool		isnull;
 
 	*raised = NIL;
 	dtx_store_enter(&context);
@@ -992,9 +994,11 @@ dtx_store_alerts(List **raised)
 	count = dtx_store_run("INSERT INTO dtx.alert AS a (node, gid, branch, state, reason, last_error, call)"
 				" SELECT s.node, s.gid, s.branch, s.state, s.reason, s.last_error, s.call FROM dtx.stuck s"
 				" WHERE s.age >= pg_catalog.current_setting('dtx.stuck_after')::interval"
+				/* whoever has paused a flow knows */
+				" AND s.state <> 'paused'"
 				" AND NOT EXISTS (SELECT FROM dtx.alert o WHERE o.ended_at IS NULL"
 				" AND o.gid IS NOT DISTINCT FROM s.gid AND o.branch IS NOT DISTINCT FROM s.branch)"
-				" RETURNING pg_catalog.concat_ws(': ', 'branch ' || branch || ' of \"' || gid || '\" on node \"' || node || '\"', reason)",
+				" RETURNING pg_catalog.concat_ws(': ', 'branch ' || branch || ' of \"' || gid || '\"' || COALESCE(' on node \"' || node || '\"', ''), reason)",
 				false, 0, NULL, NULL, NULL);
 	for (uint64 row = 0; row < Min(count, DTX_ALERTS_TOLD); row++)
 	{
@@ -1016,6 +1020,14 @@ dtx_store_alerts(List **raised)
 	dtx_store_run("SELECT pg_catalog.count(*) FROM dtx.alert WHERE ended_at IS NULL",
 		false, 0, NULL, NULL, NULL);
 	open = (int) column_u64(0, 1);
+	dtx_store_run("SELECT pg_catalog.min(s.sent_at) + pg_catalog.current_setting('dtx.stuck_after')::interval"
+				  " FROM dtx.transaction t JOIN dtx.step s ON s.xid = t.xid AND s.nonce = t.nonce"
+				  " WHERE t.finished_at IS NULL AND s.state = 'pending'"
+				  " AND s.sent_at > pg_catalog.clock_timestamp() - pg_catalog.current_setting('dtx.stuck_after')::interval",
+				  false, 0, NULL, NULL, NULL);
+	*flows_next = DatumGetTimestampTz(column(0, 1, &isnull));
+	if (isnull)
+		*flows_next = 0;
 	dtx_store_leave(&context);
 	return open;
 }

@@ -120,7 +120,7 @@ extern int64 dtx_store_forget_done(void);
 extern void dtx_store_forget_old(int retention_min);
 extern bool dtx_store_branch_find(const DtxGid *gid, Oid *serverid);
 extern DtxOutcome dtx_store_resolved(const DtxGid *gid);
-extern int	dtx_store_alerts(List **raised);
+extern int	dtx_store_alerts(List **raised, TimestampTz *flows_next);
 extern void dtx_store_event(const char *actor, const DtxGid *gid, const char *event,
 							const char *detail);
 

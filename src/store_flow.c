@@ -1005,20 +1005,25 @@ dtx_store_flow_alert(const DtxFlowRow *row, int step, const char *reason)
 	dtx_store_leave(&context);
 }
 
-/* Nothing of a flow is held any more. */
+/*
+ * Nothing of a flow is held any more.  What has had no success for long may
+ * go on like that: of this the scanner sees the end, unless the flow is over.
+ */
 void
 dtx_store_flow_alerts_over(const DtxFlowRow *row)
 {
 	StoreContext context;
 	char		gid[DTX_FLOW_NAME_MAX + 1];
-	Oid			types[] = {TEXTOID};
-	Datum		values[1];
+	Oid			types[] = {TEXTOID, BOOLOID};
+	Datum		values[2];
 
 	dtx_flow_gid(row, gid);
 	dtx_store_enter(&context);
 	values[0] = CStringGetTextDatum(gid);
+	values[1] = BoolGetDatum(dtx_flow_is_over(row->state));
 	(void) dtx_store_run("UPDATE dtx.alert SET ended_at = pg_catalog.clock_timestamp()"
-						 " WHERE gid = $1 AND ended_at IS NULL", false, 1, types, values, NULL);
+						 " WHERE gid = $1 AND ended_at IS NULL AND ($2 OR state = 'held')",
+						 false, 2, types, values, NULL);
 	dtx_store_leave(&context);
 }
 

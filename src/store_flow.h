@@ -34,6 +34,7 @@ typedef struct DtxStepRow
 	Oid			role;
 	DtxFlowKey	registrar;		/* of a try: how its node knows it, if not by the */
 	int			registrar_step; /* flow; 0 */
+	bool		is_ongoing;		/* in memory: "not done yet" was its last answer */
 } DtxStepRow;
 
 /* A row of dtx.transaction, with its steps. */

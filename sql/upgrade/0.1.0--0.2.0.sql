@@ -9,4 +9,7 @@ DROP VIEW dtx.transactions;
 ALTER TABLE dtx.node ADD COLUMN tries boolean NOT NULL DEFAULT false;
 CREATE INDEX committed_gid_idx ON dtx.committed (dtx.gid_text(life, xid, nonce));
 CREATE INDEX event_gid_idx ON dtx.event (gid) WHERE gid IS NOT NULL;
+COMMENT ON TABLE dtx.alert IS
+    'Branches and steps that are held, or unfinished for longer than dtx.stuck_after; ended_at when that was over. '
+    'Raised by the scanner together with a LOG message and NOTIFY dtx_alert.';
 
