@@ -997,7 +997,7 @@ record(DtxExecutor *executor)
 
 			dtx_store_flow_event("dtx", flow->row, note->step, note->event, note->detail);
 			if (note->alert)
-				dtx_store_flow_alert(flow->row, note->step, note->detail);
+				dtx_store_flow_alert(flow->row, note->step);
 		}
 	}
 }

@@ -982,26 +982,35 @@ dtx_store_flow_event(const char *actor, const DtxFlowRow *row, int step, const c
 	dtx_store_leave(&context);
 }
 
-/* Tell whoever listens that a flow is held. */
+/*
+ * Tell whoever listens that a step is held, which was written before: all of it
+ * as dtx.stuck has it.
+ */
 void
-dtx_store_flow_alert(const DtxFlowRow *row, int step, const char *reason)
+dtx_store_flow_alert(const DtxFlowRow *row, int step)
 {
+	static SPIPlanPtr plan = NULL;
 	StoreContext context;
 	char		gid[DTX_FLOW_NAME_MAX + 1];
-	Oid			types[] = {TEXTOID, INT4OID, TEXTOID};
-	Datum		values[3];
+	Oid			types[] = {TEXTOID, INT4OID};
+	Datum		values[2];
 
 	dtx_flow_gid(row, gid);
 	dtx_store_enter(&context);
 	values[0] = CStringGetTextDatum(gid);
 	values[1] = Int32GetDatum(step);
-	values[2] = CStringGetTextDatum(reason);
-	(void) dtx_store_run("INSERT INTO dtx.alert (gid, branch, state, reason, call)"
-						 " SELECT $1, NULLIF($2, 0), 'held', $3, pg_catalog.format('SELECT dtx.retry_now(%L, %L)', $1, 'why')"
-						 " WHERE NOT EXISTS (SELECT FROM dtx.alert a WHERE a.gid = $1 AND a.ended_at IS NULL"
-						 " AND a.branch IS NOT DISTINCT FROM NULLIF($2, 0))",
-						 false, 3, types, values, NULL);
-	(void) dtx_store_run("SELECT pg_catalog.pg_notify('dtx_alert', '1')", false, 0, NULL, NULL, NULL);
+	/* it may have had no success for long before */
+	(void) dtx_store_run("UPDATE dtx.alert SET ended_at = pg_catalog.clock_timestamp()"
+						 " WHERE gid = $1 AND branch = $2 AND ended_at IS NULL AND state <> 'held'",
+						 false, 2, types, values, NULL);
+	if (dtx_store_run_kept(&plan,
+						   "INSERT INTO dtx.alert (node, gid, branch, state, reason, last_error, call)"
+						   " SELECT s.node, s.gid, s.branch, s.state, s.reason, s.last_error, s.call"
+						   " FROM dtx.stuck s WHERE s.gid = $1 AND s.branch = $2 AND s.state = 'held'"
+						   " AND NOT EXISTS (SELECT FROM dtx.alert a WHERE a.gid = $1 AND a.branch = $2"
+						   " AND a.ended_at IS NULL)",
+						   false, 2, types, values, NULL) > 0)
+		(void) dtx_store_run("SELECT pg_catalog.pg_notify('dtx_alert', '1')", false, 0, NULL, NULL, NULL);
 	dtx_store_leave(&context);
 }
 

@@ -115,7 +115,7 @@ extern int	dtx_store_flow_forget(int retention_min);
 extern bool dtx_store_flow_uses(Oid serverid, Oid roleid);
 extern void dtx_store_flow_event(const char *actor, const DtxFlowRow *row, int step,
 								 const char *event, const char *detail);
-extern void dtx_store_flow_alert(const DtxFlowRow *row, int step, const char *reason);
+extern void dtx_store_flow_alert(const DtxFlowRow *row, int step);
 extern void dtx_store_flow_alerts_over(const DtxFlowRow *row);
 extern List *dtx_store_error_rules(void);
 

@@ -14,6 +14,10 @@ CREATE FUNCTION events(gid text) RETURNS SETOF text LANGUAGE sql SECURITY DEFINE
     SELECT concat_ws('|', actor, branch, event, detail) FROM dtx.event e WHERE e.gid = events.gid ORDER BY number $$;
 CREATE FUNCTION alerts() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS $$
     SELECT concat_ws('|', gid, branch, state, reason, call, ended_at IS NOT NULL) FROM dtx.alert ORDER BY number $$;
+-- open ones that say the same as dtx.stuck, and all of them
+CREATE FUNCTION alike() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$
+    SELECT concat_ws(' of ', (SELECT count(*) FROM dtx.alert a JOIN dtx.stuck s USING (node, gid, branch, state, reason, last_error, call) WHERE ended_at IS NULL),
+                     (SELECT count(*) FROM dtx.alert WHERE ended_at IS NULL)) $$;
 CREATE VIEW stuck AS SELECT gid, branch, node, state, reason, last_error, call FROM dtx.stuck ORDER BY gid, branch;
 GRANT SELECT ON stuck TO PUBLIC;
 SET SESSION AUTHORIZATION regress_dtx_app;
@@ -83,6 +87,7 @@ CALL dtx.saga_run(:'saga', 'held');
 SELECT * FROM told('held');
 SELECT * FROM stuck;
 SELECT * FROM alerts();
+SELECT alike();
 SELECT dtx.wait('held', '1 min');
 -- what makes no sense
 SELECT dtx.pause('held', 'x');
@@ -195,6 +200,7 @@ SELECT answer('bank_b', 'two', 'action', '{unknown,unknown,unknown}');
 CALL dtx.saga_run(:'saga'::jsonb || :'few', 'few');
 SELECT * FROM told('few');
 SELECT * FROM stuck;
+SELECT alike();
 SELECT dtx.retry_now('few', 'again');
 SELECT dtx.wait('few', '1 min');
 SELECT attempted('few', 'two', 2), dtx.wait('few', '1 min');

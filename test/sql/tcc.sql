@@ -21,6 +21,9 @@ ALTER TABLE account ADD frozen bigint NOT NULL DEFAULT 0;
 \connect :coordinator
 CREATE TABLE lineage AS SELECT lineage FROM dtx.lineage;
 GRANT SELECT ON lineage TO regress_dtx_app;
+CREATE FUNCTION alerts() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER AS $$
+    SELECT concat_ws('|', state, reason, call = (SELECT call FROM dtx.stuck s WHERE s.gid = a.gid), ended_at IS NOT NULL)
+      FROM dtx.alert a ORDER BY number $$;
 SET SESSION AUTHORIZATION regress_dtx_app;
 \pset format unaligned
 \pset tuples_only on
@@ -355,6 +358,7 @@ RESET client_min_messages;
 SELECT wait_flow(:'gid');
 SELECT operation, state, sqlstate, error FROM dtx.steps WHERE gid = :'gid' ORDER BY 1 DESC;
 SELECT replace(reason, :'gid', 'gid'), last_error, replace(call, :'gid', 'gid') FROM dtx.stuck;
+SELECT alerts();
 SELECT dtx.tcc_confirm(:'gid');
 SELECT dtx.skip_step(:'gid', '1', NULL, 'done by hand');
 SELECT wait_flow(:'gid');
