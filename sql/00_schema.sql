@@ -101,7 +101,7 @@ CREATE TABLE dtx.branch (
     branch          integer NOT NULL,
     node            oid NOT NULL,
     state           text NOT NULL
-        CONSTRAINT branch_state_check CHECK (state IN ('pending', 'held', 'done')),
+        CONSTRAINT branch_state_check CHECK (state IN ('pending', 'held', 'skipped', 'done')),
     outcome         text
         CONSTRAINT branch_outcome_check CHECK (outcome IN ('committed', 'aborted')),
     reason          text,

@@ -36,7 +36,8 @@ AS 'MODULE_PATHNAME', 'dtx_skip_step'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.skip_step(text, text, jsonb, text) IS
     'A step counts as settled with that result, whatever became of it: its action while the flow goes forward, '
-    'its compensation on the way back. On the way back a skipped action is compensated if it may have been done.';
+    'its compensation on the way back. On the way back a skipped action is compensated if it may have been done. '
+    'A try that was rolled back, and whose cancel its node refuses, is left as it is.';
 
 CREATE FUNCTION dtx.force_end(gid text, state text, note text) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_force_end'

@@ -119,6 +119,9 @@ SELECT b.node, b.gid, b.branch, b.state,
                                ELSE 'the scanner has not finished it yet' END) AS reason,
        COALESCE(b.last_error, n.last_error) AS last_error,
        CASE WHEN p.gid IS NOT NULL THEN pg_catalog.format('COMMIT PREPARED %L', p.gid)
+            -- a try of a transaction that is over, whose number comes after this
+            WHEN b.state = 'pending' AND b.branch > 100000 AND b.reason = 'the node refused to end it'
+            THEN pg_catalog.format('SELECT dtx.skip_step(%L, %L, NULL, %L)', b.gid, b.branch - 100000, 'why')
             WHEN b.state <> 'held' AND EXISTS
                  (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.srvname = b.node)
             THEN 'CALL dtx.recover()'
@@ -129,7 +132,7 @@ SELECT b.node, b.gid, b.branch, b.state,
   LEFT JOIN pg_catalog.pg_prepared_xacts p ON b.state = 'pending' AND b.outcome IS NULL
         AND p.database = pg_catalog.current_database()
         AND p.transaction::text = ('x' || pg_catalog.lpad(pg_catalog.right(pg_catalog.split_part(b.gid, '_', 3), 8), 8, '0'))::bit(32)::bigint::text
- WHERE b.state <> 'done' AND b.operation IS NULL
+ WHERE b.state NOT IN ('done', 'skipped') AND b.operation IS NULL
    AND (b.state = 'held' OR b.since < pg_catalog.clock_timestamp()
         - COALESCE(pg_catalog.current_setting('dtx.stuck_after', true), '60s')::interval)
 UNION ALL

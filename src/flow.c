@@ -20,6 +20,8 @@
  */
 #include "postgres.h"
 
+#include <limits.h>
+
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "executor/spi.h"
@@ -600,6 +602,16 @@ typedef struct Verb
 	DtxFlowRow *row;
 } Verb;
 
+static void
+require_note(const char *note)
+{
+	if (note == NULL || note[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a note is required"),
+				 errhint("Say why: it is kept in dtx.event.")));
+}
+
 /* Lock the flow for an operator's act, if he may (2). */
 static Verb
 begin_verb(FunctionCallInfo fcinfo, const char *name, int note_argument)
@@ -612,11 +624,7 @@ begin_verb(FunctionCallInfo fcinfo, const char *name, int note_argument)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"gid\" must not be null")));
-	if (verb.note == NULL || verb.note[0] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("a note is required"),
-				 errhint("Say why: it is kept in dtx.event.")));
+	require_note(verb.note);
 	PreventCommandIfReadOnly(name);
 	(void) dtx_node_database(false);
 	verb.row = dtx_store_flow_find(verb.gid, true);
@@ -835,6 +843,37 @@ find_step(const Verb *verb, const char *name)
 }
 
 /*
+ * A try of a transaction that is over, which its node does not let us end, as a
+ * rule because its cancel is refused: no flow has it, and the scanner is at it.
+ * False if it is not about one.
+ */
+static bool
+skip_try(const char *name, const char *step, const char *note)
+{
+	DtxGid		gid;
+	const char *actor;
+	char	   *end;
+	long		number;
+
+	if (name == NULL || step == NULL || !dtx_gid_parse(name, &gid) || gid.branch != 0)
+		return false;
+	number = strtol(step, &end, 10);
+	if (*end != '\0' || number < 1 || number > INT_MAX - DTX_TRY_BRANCH || !is_member("dtx_operator"))
+		return false;
+	require_note(note);
+	PreventCommandIfReadOnly("dtx.skip_step()");
+	(void) dtx_node_database(false);
+	actor = GetUserNameFromId(GetSessionUserId(), false);
+	gid.branch = DTX_TRY_BRANCH + (int) number;
+	if (!dtx_store_try_skip(&gid, psprintf("skipped by %s: %s", actor, note)))
+		return false;
+	dtx_store_event(actor, &gid, "step skipped", psprintf("try \"%s\": %s", step, note));
+	ereport(LOG,
+			(errmsg("dtx: try %s of \"%s\" is skipped by \"%s\": %s", step, name, actor, note)));
+	return true;
+}
+
+/*
  * dtx.skip_step(gid, step, result, note): the step counts as settled, with
  * that result, whatever became of it over there: the action while the saga
  * goes forward, the compensation on its way back.
@@ -842,16 +881,21 @@ find_step(const Verb *verb, const char *name)
 Datum
 dtx_skip_step(PG_FUNCTION_ARGS)
 {
-	Verb		verb = begin_verb(fcinfo, "skip a step of", 3);
-	DtxFlowRow *row = verb.row;
 	char	   *name = text_argument(fcinfo, 1);
+	Verb		verb;
+	DtxFlowRow *row;
 	DtxStepRow *step = NULL;
-	DtxOperation operation = row->pattern == DTX_PATTERN_TCC ?
-		(row->backward ? DTX_OPERATION_CANCEL : DTX_OPERATION_CONFIRM) :
-		(row->backward ? DTX_OPERATION_COMPENSATION : DTX_OPERATION_ACTION);
+	DtxOperation operation;
 	int			number;
 	ListCell   *cell;
 
+	if (skip_try(text_argument(fcinfo, 0), name, text_argument(fcinfo, 3)))
+		PG_RETURN_VOID();
+	verb = begin_verb(fcinfo, "skip a step of", 3);
+	row = verb.row;
+	operation = row->pattern == DTX_PATTERN_TCC ?
+		(row->backward ? DTX_OPERATION_CANCEL : DTX_OPERATION_CONFIRM) :
+		(row->backward ? DTX_OPERATION_COMPENSATION : DTX_OPERATION_ACTION);
 	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),

@@ -826,6 +826,7 @@ decide_try(DtxPass *pass, Job *job, const DtxGid *gid, Oid roleid, double second
 	DtxGid		name = *gid;
 	DtxBranchRow *row;
 	Action	   *action;
+	DtxTryFate	fate;
 	bool		commit = false;
 	bool		again = false;
 	ListCell   *cell;
@@ -859,7 +860,10 @@ decide_try(DtxPass *pass, Job *job, const DtxGid *gid, Oid roleid, double second
 	}
 	if (claim != DTX_LIFE_UNPROVEN && is_in_progress(gid->xid))
 		return;
-	switch (dtx_store_try_fate(gid, gid->branch, job->tries_from))
+	fate = dtx_store_try_fate(gid, gid->branch, job->tries_from);
+	if (row != NULL && row->skipped && fate != DTX_TRY_REGISTERED)
+		return;
+	switch (fate)
 	{
 		case DTX_TRY_REGISTERED:
 			if (row != NULL)

@@ -749,7 +749,7 @@ dtx_store_branch_rows(Oid serverid)
 
 	dtx_store_enter(&context);
 	count = dtx_store_run("SELECT life, xid, nonce, branch::bigint, state = 'held',"
-				" outcome = 'committed', outcome = 'aborted'"
+				" outcome = 'committed', outcome = 'aborted', state = 'skipped'"
 				" FROM dtx.branch WHERE node = $1 AND state <> 'done'",
 				true, 1, types, values, NULL);
 	for (uint64 row = 0; row < count; row++)
@@ -764,6 +764,7 @@ dtx_store_branch_rows(Oid serverid)
 		branch->held = column_bool(row, 5);
 		branch->outcome = column_bool(row, 6) ? DTX_OUTCOME_COMMITTED :
 			column_bool(row, 7) ? DTX_OUTCOME_ABORTED : DTX_OUTCOME_UNKNOWN;
+		branch->skipped = column_bool(row, 8);
 		result = lappend(result, branch);
 		MemoryContextSwitchTo(spi);
 	}
@@ -771,7 +772,10 @@ dtx_store_branch_rows(Oid serverid)
 	return result;
 }
 
-/* Note what the scanner found of a branch: "pending", "held" or "done". */
+/*
+ * Note what the scanner found of a branch: "pending", "held" or "done".  What
+ * an operator has skipped meanwhile stays so.
+ */
 void
 dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 				 const char *reason, const char *error)
@@ -791,7 +795,7 @@ dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET state = EXCLUDED.state,"
 		" reason = EXCLUDED.reason, last_error = COALESCE(EXCLUDED.last_error, b.last_error),"
 		" attempt_count = b.attempt_count + 1, tried_at = pg_catalog.clock_timestamp()"
-		" WHERE b.state <> 'done'",
+		" WHERE b.state NOT IN ('done', 'skipped')",
 		false, lengthof(types), types, values, nulls);
 	dtx_store_leave(&context);
 }
@@ -832,6 +836,28 @@ dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome)
 		" ON CONFLICT ON CONSTRAINT branch_pkey DO UPDATE SET outcome = $5, state = 'pending'",
 		false, 6, types, values, NULL);
 	dtx_store_leave(&context);
+}
+
+/*
+ * An operator leaves a try as it is that its node does not let us end; false if
+ * there is none.
+ */
+bool
+dtx_store_try_skip(const DtxGid *gid, const char *reason)
+{
+	StoreContext context;
+	Oid			types[] = {INT8OID, XID8OID, INT8OID, INT4OID, TEXTOID};
+	Datum		values[] = {u64_datum(gid->life), u64_datum(gid->xid),
+		u64_datum(gid->nonce), Int32GetDatum(gid->branch), CStringGetTextDatum(reason)};
+	bool		found;
+
+	dtx_store_enter(&context);
+	/* only what is decided has been sent, and has an error */
+	found = dtx_store_run("UPDATE dtx.branch SET state = 'skipped', reason = $5 WHERE life = $1 AND xid = $2"
+						  " AND nonce = $3 AND branch = $4 AND state = 'pending' AND last_error IS NOT NULL",
+						  false, lengthof(types), types, values, NULL) > 0;
+	dtx_store_leave(&context);
+	return found;
 }
 
 /* A branch without decision is over. */
@@ -885,7 +911,8 @@ dtx_store_forget_done(void)
 
 	dtx_store_enter(&context);
 	/* what an operator has settled on a server that nobody can list any more */
-	dtx_store_run("UPDATE dtx.branch x SET state = 'done' WHERE x.outcome IS NOT NULL AND x.state <> 'done'"
+	dtx_store_run("UPDATE dtx.branch x SET state = 'done'"
+		" WHERE ((x.outcome IS NOT NULL AND x.state <> 'done') OR x.state = 'skipped')"
 		" AND NOT EXISTS (SELECT FROM pg_catalog.pg_foreign_server s WHERE s.oid = x.node)",
 		false, 0, NULL, NULL, NULL);
 	count = dtx_store_run("WITH gone AS (DELETE FROM dtx.decision d WHERE pg_catalog.cardinality(d.branches) ="

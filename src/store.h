@@ -58,6 +58,7 @@ typedef struct DtxBranchRow
 {
 	DtxGid		gid;
 	bool		held;
+	bool		skipped;		/* a try that an operator has left as it is */
 	DtxOutcome	outcome;		/* asked for by an operator, or unknown */
 	bool		listed;			/* the resolver's: a try that is open there */
 } DtxBranchRow;
@@ -114,6 +115,7 @@ extern void dtx_store_branch(const DtxGid *gid, Oid serverid, const char *state,
 extern void dtx_store_branch_waits(const DtxGid *gid, Oid serverid, const char *reason,
 								   double seconds);
 extern void dtx_store_branch_outcome(const DtxGid *gid, Oid serverid, DtxOutcome outcome);
+extern bool dtx_store_try_skip(const DtxGid *gid, const char *reason);
 extern void dtx_store_branch_gone(const DtxGid *gid);
 extern void dtx_store_forget_finished(uint64 life, const uint64 *xids, int count);
 extern int64 dtx_store_forget_done(void);

@@ -7,6 +7,8 @@ DROP VIEW dtx.branches;
 DROP VIEW dtx.transactions;
 
 ALTER TABLE dtx.node ADD COLUMN tries boolean NOT NULL DEFAULT false;
+ALTER TABLE dtx.branch DROP CONSTRAINT branch_state_check,
+    ADD CONSTRAINT branch_state_check CHECK (state IN ('pending', 'held', 'skipped', 'done'));
 CREATE INDEX committed_gid_idx ON dtx.committed (dtx.gid_text(life, xid, nonce));
 CREATE INDEX event_gid_idx ON dtx.event (gid) WHERE gid IS NOT NULL;
 COMMENT ON TABLE dtx.alert IS

@@ -422,6 +422,54 @@ ROLLBACK PREPARED 'regress tcc';
 SELECT settled(1);
 SELECT balances();
 
+--
+-- a cancel that is refused: of a transaction with a name, which holds it
+--
+\set refused 'SELECT 1/count(*) FROM account WHERE id = 9'
+SELECT dtx.tcc_begin('order 9');
+SELECT dtx.tcc_try('bank_a', 'SELECT 1 AS tried', NULL, :'refused', NULL, 'order 9');
+SELECT dtx.tcc_cancel('order 9');
+SELECT wait_flow('order 9');
+SELECT reason, last_error, call FROM dtx.stuck;
+SELECT call FROM dtx.stuck \gset
+:call;
+SELECT wait_flow('order 9');
+SELECT step, operation, state, error FROM dtx.steps WHERE gid = 'order 9' ORDER BY operation;
+SELECT event, detail FROM dtx.history WHERE gid = 'order 9' ORDER BY at;
+-- and of a transaction that was rolled back, where the scanner is at it
+BEGIN;
+SELECT dtx.tcc_try('bank_a', 'SELECT 1 AS tried', NULL, :'refused');
+SELECT dtx.tcc_try('bank_b', 'SELECT 1 AS tried', NULL, :'refused');
+SELECT dtx.current_gid() AS gid \gset
+ROLLBACK;
+SET SESSION AUTHORIZATION DEFAULT;
+CALL dtx.recover();
+SET dtx.stuck_after = 0;
+SELECT node, branch, state, reason, last_error, replace(call, :'gid', 'gid') FROM dtx.stuck ORDER BY node;
+-- an operator leaves one as it is
+SELECT dtx.skip_step(:'gid', '1', NULL, '');
+SELECT replace(fails(format('SELECT dtx.skip_step(%L, %L, NULL, %L)', :'gid', s, 'x')), :'gid', 'gid') FROM unnest(ARRAY['3', '-1', 'one']) s;
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT replace(fails(format('SELECT dtx.skip_step(%L, %L, NULL, %L)', :'gid', 1, 'x')), :'gid', 'gid');
+SET SESSION AUTHORIZATION DEFAULT;
+SELECT call FROM dtx.stuck WHERE node = 'bank_a' \gset
+:call;
+CALL dtx.recover();
+SELECT branch, node, state, replace(reason, current_user, 'me') FROM dtx.branches ORDER BY branch;
+SELECT node, branch FROM dtx.stuck;
+SELECT branch, event, detail FROM dtx.event WHERE gid = :'gid' ORDER BY number;
+SELECT replace(fails(:'call'), :'gid', 'gid');
+-- what was refused and is not any more is cancelled; what was skipped is not
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT dtx.exec(node, 'INSERT INTO account VALUES (9, ''zoe'', 0)') FROM unnest(ARRAY['bank_a', 'bank_b']) node;
+SET SESSION AUTHORIZATION DEFAULT;
+CALL dtx.recover() \g /dev/null
+SELECT count(*) FROM dtx.stuck;
+SELECT branch, node, state FROM dtx.branches ORDER BY branch;
+RESET dtx.stuck_after;
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT settled(3);
+
 SET SESSION AUTHORIZATION DEFAULT;
 SET client_min_messages = warning;
 DROP SERVER here CASCADE;
