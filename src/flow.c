@@ -910,6 +910,10 @@ dtx_skip_step(PG_FUNCTION_ARGS)
 			step = lfirst(cell);
 	if (step == NULL)
 	{
+		/* a refusal has left nothing, and what was not sent neither */
+		if (operation == DTX_OPERATION_COMPENSATION && !dtx_saga_is_to_undo(row, number))
+			refuse(&verb, psprintf("nothing of step \"%s\" is to be compensated", name),
+				   "dtx.steps shows what was done.");
 		step = palloc0(sizeof(DtxStepRow));
 		step->step = number;
 		step->operation = operation;

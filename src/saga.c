@@ -458,6 +458,13 @@ is_to_undo(DtxFlow *flow, int index)
 	}
 }
 
+/* The same of a step by its number, for who has only read the row. */
+bool
+dtx_saga_is_to_undo(DtxFlowRow *row, int step)
+{
+	return is_to_undo(dtx_flow_make(row, CurrentMemoryContext), step - 1);
+}
+
 static void
 plan_backward(DtxFlow *flow, TimestampTz now)
 {

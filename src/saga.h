@@ -26,6 +26,8 @@ typedef struct DtxSubmission
  */
 extern DtxFlowRow *dtx_saga_submission(const DtxSubmission *submission, bool *existed);
 
+extern bool dtx_saga_is_to_undo(DtxFlowRow *row, int step);
+
 /* Refuse what a node of a flow must not be; returns the server. */
 extern Oid dtx_flow_check_node(const char *node, Oid roleid);
 extern char *dtx_flow_check_name(char *gid);

@@ -301,6 +301,22 @@ SELECT * FROM events('rolled back');
 SELECT dtx.retry_now('rolled back', 'x');
 SELECT dtx.wait('rolled back', '1 min');
 SELECT answer('bank_b', 'two', 'action', NULL);
+
+--
+-- On the way back: nothing is to be compensated of what was refused, was not
+-- sent, or has no compensation
+--
+SELECT answer('bank_a', 'one', 'compensation', '{refused}'), answer('bank_a', 'three', 'action', '{refused}');
+CALL dtx.saga_run(jsonb_insert(jsonb_insert(:'saga', '{steps,1}', '{"name": "note", "node": "bank_b", "action": "SELECT 1"}'),
+    '{steps,4}', '{"name": "last", "node": "bank_b", "action": "SELECT 1", "compensation": "SELECT 1"}'), 'nothing');
+SELECT dtx.skip_step('nothing', 'three', NULL, 'x');
+SELECT dtx.skip_step('nothing', 'note', NULL, 'x');
+SELECT dtx.skip_step('nothing', 'last', NULL, 'x');
+SELECT dtx.skip_step('nothing', 'two', NULL, 'x');
+SELECT dtx.skip_step('nothing', 'one', NULL, 'x');
+SELECT dtx.wait('nothing', '1 min');
+SELECT name, operation, state FROM dtx.steps WHERE gid = 'nothing' ORDER BY step, operation;
+SELECT answer('bank_a', 'one', 'compensation', NULL), answer('bank_a', 'three', 'action', NULL);
 RESET SESSION AUTHORIZATION;
 DROP OWNED BY regress_dtx_monitor;
 DROP ROLE regress_dtx_monitor;
