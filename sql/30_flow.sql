@@ -112,6 +112,16 @@ INSERT INTO dtx.error_rule (sqlstate, result, built_in) VALUES
     ('44', 'refused', true), ('P0', 'refused', true), ('DTX01', 'ongoing', true);
 SELECT pg_catalog.pg_extension_config_dump('dtx.error_rule', 'WHERE NOT built_in');
 
+-- Workers keep the rules in memory, and hear of a change when it commits.
+CREATE FUNCTION dtx.error_rules_changed() RETURNS trigger
+AS 'MODULE_PATHNAME', 'dtx_error_rules_changed'
+LANGUAGE C;
+COMMENT ON FUNCTION dtx.error_rules_changed() IS
+    'Lets workers and sessions that drive flows read dtx.error_rule anew when this transaction commits.';
+REVOKE EXECUTE ON FUNCTION dtx.error_rules_changed() FROM PUBLIC;
+CREATE TRIGGER error_rules_changed AFTER INSERT OR UPDATE OR DELETE ON dtx.error_rule
+    FOR EACH STATEMENT EXECUTE FUNCTION dtx.error_rules_changed();
+
 CREATE FUNCTION dtx.state_transitions(OUT object text, OUT from_state text, OUT to_state text, OUT by text)
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'dtx_state_transitions'

@@ -119,6 +119,7 @@ struct DtxExecutor
 	Generation *last;			/* what was driven for the caller, and its row */
 	DtxFlowRow *last_row;
 	List	   *rules;			/* of DtxErrorRule; NIL: to be read */
+	uint64		rules_seen;		/* their version */
 	MemoryContext rules_context;
 	bool		fetch_due;
 	bool		more_due;		/* there were more than were taken */
@@ -1149,6 +1150,17 @@ take_tcc_ends(DtxExecutor *executor, DtxTccEnd *ends)
 	return count;
 }
 
+/* What errors mean from now on; in a transaction. */
+static void
+read_rules(DtxExecutor *executor)
+{
+	MemoryContextReset(executor->rules_context);
+	MemoryContextSwitchTo(executor->rules_context);
+	executor->rules_seen = dtx_store_error_rules_version();
+	executor->rules = dtx_store_error_rules();
+	MemoryContextSwitchTo(executor->round_context);
+}
+
 static void
 look_at_changes(DtxExecutor *executor)
 {
@@ -1269,13 +1281,10 @@ run_round(DtxExecutor *executor)
 		tcc_end_count = take_tcc_ends(executor, tcc_ends);
 		look_at_nodes(executor);
 	}
-	if (executor->rules == NIL || dtx_exceeds(executor->watermark_at, clock, WATERMARK_PAUSE_MS) ||
-		executor->watermark_at == 0)
+	if (executor->rules == NIL || executor->rules_seen != dtx_store_error_rules_version())
+		read_rules(executor);
+	if (executor->watermark_at == 0 || dtx_exceeds(executor->watermark_at, clock, WATERMARK_PAUSE_MS))
 	{
-		MemoryContextReset(executor->rules_context);
-		MemoryContextSwitchTo(executor->rules_context);
-		executor->rules = dtx_store_error_rules();
-		MemoryContextSwitchTo(executor->round_context);
 		executor->watermark = dtx_store_flow_watermark();
 		executor->watermark_at = clock;
 		close_idle_lanes(executor);

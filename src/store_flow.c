@@ -24,14 +24,18 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -1038,14 +1042,58 @@ dtx_store_flow_alerts_over(const DtxFlowRow *row)
 
 /* ------------------------------------------------------------- definitions */
 
+static Oid	rules_relid = InvalidOid;
+static uint64 rules_version = 0;
+
+static void
+rules_callback(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == rules_relid)
+		rules_version++;
+}
+
+PG_FUNCTION_INFO_V1(dtx_error_rules_changed);
+
+/*
+ * A trigger: PostgreSQL tells everybody at commit that something about the
+ * table is not as it was.
+ */
+Datum
+dtx_error_rules_changed(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("dtx.error_rules_changed() was not called by a trigger")));
+	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	PG_RETURN_POINTER(NULL);
+}
+
+/*
+ * Grows when the rules that were read are not those of the table any more; in
+ * a transaction.
+ */
+uint64
+dtx_store_error_rules_version(void)
+{
+	/* a session may be in its transaction for long already */
+	AcceptInvalidationMessages();
+	return rules_version;
+}
+
 List *
 dtx_store_error_rules(void)
 {
+	static bool registered = false;
 	MemoryContext caller = CurrentMemoryContext;
 	StoreContext context;
 	List	   *rules = NIL;
 	uint64		count;
 
+	if (!registered)
+		CacheRegisterRelcacheCallback(rules_callback, (Datum) 0);
+	registered = true;
+	rules_relid = get_relname_relid("error_rule", get_namespace_oid(DTX_SCHEMA, true));
 	dtx_store_enter(&context);
 	/* the longest first */
 	count = dtx_store_run("SELECT sqlstate, result FROM dtx.error_rule"

@@ -118,6 +118,7 @@ extern void dtx_store_flow_event(const char *actor, const DtxFlowRow *row, int s
 extern void dtx_store_flow_alert(const DtxFlowRow *row, int step);
 extern void dtx_store_flow_alerts_over(const DtxFlowRow *row);
 extern List *dtx_store_error_rules(void);
+extern uint64 dtx_store_error_rules_version(void);
 
 extern int	dtx_store_saga_define(const char *name, Oid owner, Jsonb *definition);
 extern bool dtx_store_saga_newest(const char *name, int64 *saga, Jsonb **definition);

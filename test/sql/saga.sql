@@ -371,5 +371,32 @@ SELECT count(*) FROM dtx.transactions WHERE gid = 'no extension';
 BEGIN;
 SELECT dtx.saga_submit('{"steps": [{"name": "x", "node": "bank_o", "action": "SELECT 1"}]}', 'away');
 ROLLBACK;
+
+--
+-- What an error means is heeded from the commit of its rule on, by workers and
+-- in sessions
+--
+\set ruled '{"retry": {"interval": "20 days", "max_interval": "20 days"}, "steps": [{"name": "ruled", "node": "bank_b", "action": "SELECT sample(1, 1)", "compensation": "SELECT sample(1, -1)"}]}'
+SELECT dtx.saga_submit(:'ruled', 'heeded 1');
+SELECT dtx.wait('heeded 1', '1 min');
+CALL dtx.saga_run(:'ruled', 'heeded 2');
+SELECT answer('bank_b', 'ruled', 'action', '{unknown}');
 RESET SESSION AUTHORIZATION;
+INSERT INTO dtx.error_rule VALUES ('55006', 'refused');
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT dtx.saga_submit(:'ruled', 'heeded 3');
+SELECT dtx.wait('heeded 3', '5 s');
+SET statement_timeout = '5 s';
+CALL dtx.saga_run(:'ruled', 'heeded 4');
+RESET statement_timeout;
+RESET SESSION AUTHORIZATION;
+UPDATE dtx.error_rule SET result = 'unknown' WHERE sqlstate = '55006';
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT dtx.saga_submit(:'ruled', 'heeded 5');
+SELECT attempted('heeded 5', 'ruled', 1);
+SELECT state, sqlstate FROM dtx.steps WHERE gid = 'heeded 5';
+SELECT dtx.saga_compensate('heeded 5', 'x');
+SELECT dtx.wait('heeded 5', '1 min');
+RESET SESSION AUTHORIZATION;
+DELETE FROM dtx.error_rule WHERE NOT built_in;
 \i :end

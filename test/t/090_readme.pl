@@ -135,7 +135,7 @@ foreach my $setting (split /\n/, $server->safe_psql('ledger',
 }
 foreach my $name (split /\n/, $server->safe_psql('ledger',
 	q{SELECT 'dtx.' || relname FROM pg_class WHERE relnamespace = 'dtx'::regnamespace AND relkind = 'v'
-	  UNION SELECT 'dtx.' || proname || '(' FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace
+	  UNION SELECT 'dtx.' || proname || '(' FROM pg_proc WHERE pronamespace = 'dtx'::regnamespace AND prorettype <> 'trigger'::regtype
 	    AND proname NOT IN ('life_text', 'gid_text', 'node_states', 'counters', 'database_state',
       'apply', 'apply_try', 'apply_end', 'open_tries', 'may_see_all', 'diagram_text')}))
 {

@@ -26,6 +26,7 @@ my $objects = q{
 					   FROM pg_attribute a LEFT JOIN pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
 					  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
 					(SELECT string_agg(pg_get_constraintdef(k.oid), ', ' ORDER BY conname) FROM pg_constraint k WHERE k.conrelid = c.oid),
+					(SELECT string_agg(pg_get_triggerdef(g.oid), ', ' ORDER BY tgname) FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT tgisinternal),
 					(SELECT string_agg(pg_get_indexdef(i.indexrelid), ', ' ORDER BY indexrelid::regclass::text) FROM pg_index i WHERE i.indrelid = c.oid))
 				  FROM pg_class c WHERE c.oid = objid)
 		END, '') || COALESCE(obj_description(objid, classid::regclass::name), '')
@@ -54,6 +55,7 @@ sub downgrade
 	my $views = join '', map { $old =~ /(CREATE VIEW dtx\.$_ .*?;\nCOMMENT ON VIEW dtx\.$_ .*?;\n)/s ? $1 : die "no view $_" }
 	  qw(transactions branches stuck);
 	$c->as_super("SET dtx.allow_drop_in_doubt = on;
+		DROP TRIGGER error_rules_changed ON dtx.error_rule;
 		DO \$\$
 		DECLARE r record;
 		BEGIN
