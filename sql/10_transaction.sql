@@ -34,8 +34,8 @@ CREATE FUNCTION dtx.outcome(gid text) RETURNS text
 AS 'MODULE_PATHNAME', 'dtx_outcome'
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION dtx.outcome(text) IS
-    'What became of a global transaction: committed, aborted, in progress or unknown. '
-    'committed and aborted never change.';
+    'What became of a global transaction: committed, aborted, in progress or unknown; of a TCC transaction what '
+    'was decided, of a saga how it has ended. committed and aborted never change, until they are forgotten.';
 
 CREATE FUNCTION dtx.snapshot(nodes name[]) RETURNS void
 AS 'MODULE_PATHNAME', 'dtx_snapshot'

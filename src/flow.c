@@ -49,8 +49,10 @@
 #include "fault.h"
 #include "guc.h"
 #include "launcher.h"
+#include "life.h"
 #include "node.h"
 #include "saga.h"
+#include "session.h"
 #include "store.h"
 
 /* Advisory locks of SQL have 1 or 2 in this place; a worker's number follows. */
@@ -60,6 +62,7 @@
 #define LOOK_AGAIN_MS 10000
 #define ERROR_PAUSE_MS 200
 
+PG_FUNCTION_INFO_V1(dtx_outcome);
 PG_FUNCTION_INFO_V1(dtx_wait);
 PG_FUNCTION_INFO_V1(dtx_saga_run);
 PG_FUNCTION_INFO_V1(dtx_scan_once);
@@ -254,6 +257,62 @@ no_such_flow(const char *gid)
 			 errmsg("flow \"%s\" does not exist", gid),
 			 errdetail("It was never committed here, or ended longer than dtx.retention ago, or is not yours."),
 			 errhint("dtx.transactions shows what you may see.")));
+}
+
+/* What became of a flow: what was decided, or how it has ended. */
+static DtxOutcome
+flow_outcome(const DtxFlowRow *row)
+{
+	/* what this transaction says is not decided yet */
+	if (row->state == DTX_FLOW_RUNNING || dtx_store_flow_is_changed_here(&row->key))
+		return DTX_OUTCOME_IN_PROGRESS;
+	/* whatever an operator has given up since, it was decided like that */
+	if (row->pattern == DTX_PATTERN_TCC)
+		return row->backward ? DTX_OUTCOME_ABORTED : DTX_OUTCOME_COMMITTED;
+	if (!dtx_flow_is_over(row->state))
+		return DTX_OUTCOME_IN_PROGRESS;
+	return row->state == DTX_FLOW_COMMITTED ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_ABORTED;
+}
+
+/*
+ * dtx.outcome(gid): committed, aborted, in progress or unknown, of a flow that
+ * has the gid, else of the transaction.  The answer does not change, apart
+ * from "in progress" and "unknown".
+ */
+Datum
+dtx_outcome(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	DtxGid		gid;
+	bool		is_made = dtx_gid_parse(name, &gid);
+	DtxOutcome	outcome = DTX_OUTCOME_UNKNOWN;
+	DtxFlowRow *row;
+
+	if (!is_made && (name[0] == '\0' || strlen(name) > DTX_FLOW_NAME_MAX || strncmp(name, "dtx_", 4) == 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"%s\" is not the name of a global transaction of dtx", name),
+				 errhint("dtx.current_gid() returns it.")));
+	dtx_require_preload();
+	if (is_made && RecoveryInProgress())
+		outcome = dtx_store_decided(&gid, NULL) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
+	else if (is_made)
+		outcome = dtx_life_outcome(dtx_store_lives(),
+								   pg_atomic_read_u64(&dtx_node_database(false)->life), &gid);
+
+	/*
+	 * After that: a flow has a row if its transaction has committed, until it
+	 * is forgotten; then nobody knows any more.
+	 */
+	row = dtx_store_flow_find(name, false);
+	if (row != NULL && (is_made || may_see(row)))
+		outcome = flow_outcome(row);
+	else if (is_made && (gid.nonce & DTX_NONCE_FLOW) != 0 && outcome == DTX_OUTCOME_COMMITTED)
+		outcome = DTX_OUTCOME_UNKNOWN;
+	PG_RETURN_TEXT_P(cstring_to_text(outcome == DTX_OUTCOME_COMMITTED ? "committed" :
+									 outcome == DTX_OUTCOME_ABORTED ? "aborted" :
+									 outcome == DTX_OUTCOME_IN_PROGRESS ? "in progress" :
+									 "unknown"));
 }
 
 /*

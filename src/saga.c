@@ -46,6 +46,7 @@
 #include "lane.h"
 #include "node.h"
 #include "saga.h"
+#include "session.h"
 #include "store.h"
 
 /* So many definitions a process keeps in memory. */
@@ -597,7 +598,7 @@ dtx_flow_new_row(DtxPattern pattern, char *name)
 	DtxFlowRow *row = palloc0(sizeof(DtxFlowRow));
 
 	row->key.xid = U64FromFullTransactionId(GetTopFullTransactionId());
-	row->key.nonce = dtx_random64();
+	row->key.nonce = dtx_random64() | DTX_NONCE_FLOW;
 	row->life = pg_atomic_read_u64(&dtx_node_database(true)->life);
 	row->name = name;
 	row->pattern = pattern;

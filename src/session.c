@@ -83,7 +83,8 @@ dtx_session_nonce(void)
 	static uint32 session = 0;
 	static pid_t owner = 0;
 
-	Assert(DTX_MY_PROC_INDEX < (1 << 18));	/* MAX_BACKENDS */
+	/* MAX_BACKENDS is twice that, which nobody has */
+	Assert(DTX_MY_PROC_INDEX < (1 << 17));
 	if (owner != MyProcPid)
 	{
 		/* not zero, which stands for none */

@@ -24,6 +24,12 @@ typedef struct DtxTransactionName
 	uint64		begun;			/* microseconds since 2000 */
 } DtxTransactionName;
 
+/*
+ * In the nonce of a flow, and in none of a transaction, whose first half begins
+ * with the number of a process.
+ */
+#define DTX_NONCE_FLOW (UINT64CONST(1) << 63)
+
 /* The part of a nonce that says whose transaction it is. */
 #define DTX_NONCE_SESSION(nonce) ((uint32) ((nonce) >> 32))
 

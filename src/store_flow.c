@@ -472,6 +472,24 @@ dtx_store_flow_find(const char *gid, bool lock)
 	return flow;
 }
 
+/* Has the present transaction changed the flow's row? */
+bool
+dtx_store_flow_is_changed_here(const DtxFlowKey *key)
+{
+	StoreContext context;
+	Oid			types[] = {XID8OID, INT8OID};
+	Datum		values[] = {u64_datum(key->xid), u64_datum(key->nonce)};
+	bool		isnull;
+	bool		changed;
+
+	dtx_store_enter(&context);
+	changed = dtx_store_run("SELECT t.xmin FROM dtx.transaction t WHERE t.xid = $1 AND t.nonce = $2",
+							true, 2, types, values, NULL) > 0 &&
+		TransactionIdIsCurrentTransactionId(DatumGetTransactionId(column(0, 1, &isnull)));
+	dtx_store_leave(&context);
+	return changed;
+}
+
 /* ----------------------------------------------------------------- writing */
 
 static Datum

@@ -97,6 +97,7 @@ extern void dtx_flow_gid(const DtxFlowRow *row, char *buffer);
 
 extern bool dtx_store_flow_insert(DtxFlowRow *row);
 extern DtxFlowRow *dtx_store_flow_find(const char *gid, bool lock);
+extern bool dtx_store_flow_is_changed_here(const DtxFlowKey *key);
 extern DtxFlowRow *dtx_store_flow_load(const DtxFlowKey *key);
 extern List *dtx_store_flows_due(TimestampTz until, int worker, int workers, int limit,
 								 List *except);

@@ -329,7 +329,6 @@ PG_FUNCTION_INFO_V1(dtx_exec);
 PG_FUNCTION_INFO_V1(dtx_query);
 PG_FUNCTION_INFO_V1(dtx_send);
 PG_FUNCTION_INFO_V1(dtx_current_gid);
-PG_FUNCTION_INFO_V1(dtx_outcome);
 
 static char *
 required_text(FunctionCallInfo fcinfo, int argument, const char *name)
@@ -428,38 +427,6 @@ dtx_current_gid(PG_FUNCTION_ARGS)
 	current.asked = true;
 	dtx_gid_format(&current.gid, text);
 	PG_RETURN_TEXT_P(cstring_to_text(text));
-}
-
-/*
- * dtx.outcome(gid): committed, aborted, in progress or unknown.  The answer
- * does not change, apart from "in progress" and "unknown".
- */
-Datum
-dtx_outcome(PG_FUNCTION_ARGS)
-{
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	DtxGid		gid;
-	DtxOutcome	outcome;
-
-	if (!dtx_gid_parse(name, &gid))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("\"%s\" is not the name of a global transaction of dtx", name),
-				 errhint("dtx.current_gid() returns it.")));
-	dtx_require_preload();
-	if (RecoveryInProgress())
-		outcome = dtx_store_decided(&gid, NULL) ? DTX_OUTCOME_COMMITTED : DTX_OUTCOME_UNKNOWN;
-	else
-	{
-		DtxDatabase *database = dtx_node_database(false);
-
-		outcome = dtx_life_outcome(dtx_store_lives(),
-								   pg_atomic_read_u64(&database->life), &gid);
-	}
-	PG_RETURN_TEXT_P(cstring_to_text(outcome == DTX_OUTCOME_COMMITTED ? "committed" :
-									 outcome == DTX_OUTCOME_ABORTED ? "aborted" :
-									 outcome == DTX_OUTCOME_IN_PROGRESS ? "in progress" :
-									 "unknown"));
 }
 
 /* ------------------------------------------------------------ phase one */

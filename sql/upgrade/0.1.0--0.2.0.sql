@@ -14,4 +14,7 @@ CREATE INDEX event_gid_idx ON dtx.event (gid) WHERE gid IS NOT NULL;
 COMMENT ON TABLE dtx.alert IS
     'Branches and steps that are held, or unfinished for longer than dtx.stuck_after; ended_at when that was over. '
     'Raised by the scanner together with a LOG message and NOTIFY dtx_alert.';
+COMMENT ON FUNCTION dtx.outcome(text) IS
+    'What became of a global transaction: committed, aborted, in progress or unknown; of a TCC transaction what '
+    'was decided, of a saga how it has ended. committed and aborted never change, until they are forgotten.';
 

@@ -110,6 +110,53 @@ SELECT dtx.outcome('dtx_0123456789abcdef_-2f_0123456789abcdef');
 SELECT dtx.outcome(' dtx_0123456789abcdef_2f0_0123456789abcdef');
 SELECT dtx.outcome('dtx_0123456789abcdef_2f0_0123456789abcdef_1_2');
 SELECT dtx.outcome('dtx_0123456789abcdef_10000000000000000_0123456789abcdef');
+-- of a TCC transaction: what was decided, not what became of who began it
+SELECT dtx.tcc_begin() AS tcc \gset
+SELECT dtx.outcome(:'tcc');
+BEGIN;
+SELECT dtx.tcc_confirm(:'tcc');
+SELECT dtx.outcome(:'tcc');
+ROLLBACK;
+SELECT dtx.outcome(:'tcc');
+SELECT dtx.pause(:'tcc', 'for the test');
+SELECT dtx.tcc_confirm(:'tcc');
+SELECT state, dtx.outcome(gid) FROM dtx.transactions WHERE gid = :'tcc';
+-- an operator gives it up: it was decided all the same
+SELECT dtx.force_end(:'tcc', 'aborted', 'for the test');
+SELECT state, dtx.outcome(gid) FROM dtx.transactions WHERE gid = :'tcc';
+SELECT dtx.tcc_begin() AS cancelled \gset
+SELECT dtx.tcc_cancel(:'cancelled');
+SELECT dtx.outcome(:'cancelled');
+SELECT dtx.wait(:'cancelled', '1 min');
+SELECT dtx.outcome(:'cancelled');
+BEGIN;
+SELECT dtx.tcc_begin() AS never \gset
+SELECT dtx.outcome(:'never');
+ROLLBACK;
+SELECT dtx.outcome(:'never');
+-- by the name that its application gave it, for who may see it
+SELECT dtx.tcc_begin('order 1');
+SELECT dtx.outcome('order 1');
+SELECT dtx.tcc_cancel('order 1');
+SELECT dtx.outcome('order 1');
+SET SESSION AUTHORIZATION regress_dtx_other;
+SELECT dtx.outcome('order 1');
+SET SESSION AUTHORIZATION regress_dtx_app;
+SELECT dtx.outcome('order 2');
+-- of a saga: how it has ended
+BEGIN;
+SELECT dtx.saga_submit('{"steps": [{"name": "nothing"}]}') AS saga \gset
+SELECT dtx.pause(:'saga', 'for the test');
+COMMIT;
+SELECT dtx.outcome(:'saga');
+SELECT dtx.resume(:'saga', 'for the test');
+SELECT dtx.wait(:'saga', '1 min');
+SELECT dtx.outcome(:'saga');
+-- when it is forgotten nobody knows, whatever became of who began it
+RESET SESSION AUTHORIZATION;
+DELETE FROM dtx.transaction;
+SELECT dtx.outcome(:'tcc'), dtx.outcome(:'cancelled'), dtx.outcome(:'never'), dtx.outcome(:'saga'), dtx.outcome('order 1');
+SET SESSION AUTHORIZATION regress_dtx_app;
 -- asked again: the answer stays
 SELECT dtx.outcome(:'first'), dtx.outcome(:'rolled_back'), dtx.outcome(:'refused'), dtx.outcome(:'in_savepoint');
 RESET SESSION AUTHORIZATION;
