@@ -38,6 +38,7 @@
 #include "executor/tuptable.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
 #include "storage/fd.h"
@@ -444,6 +445,24 @@ dtx_remote_was_turned_down(ErrorData *error)
 		strstr(error->detail, "the database system is") == NULL;
 }
 
+/* What libpq reads while it connects; a copy, NULL: not set. */
+static char *
+environment(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value != NULL ? pstrdup(value) : NULL;
+}
+
+static void
+set_environment(const char *name, const char *value)
+{
+	if (value != NULL)
+		setenv(name, value, 1);
+	else
+		unsetenv(name);
+}
+
 /*
  * Open the connection as its role: dblink takes that role's user mapping and
  * checks its rights.  Bounded by dtx.connect_timeout.
@@ -455,15 +474,16 @@ dtx_remote_connect(DtxConnection *connection)
 	MemoryContext work = AllocSetContextCreate(caller, "dtx connect", ALLOCSET_SMALL_SIZES);
 	Oid			save_user;
 	int			save_sec_context;
-	char	   *save_environment = getenv("PGCONNECT_TIMEOUT");
+	char	   *save_timeout;
+	char	   *save_encoding;
 	Bitmapset  *volatile sockets = NULL;
 	char		seconds[16];
 
 	functions_init();
 	dtx_remote_close(connection);
 	MemoryContextSwitchTo(work);
-	if (save_environment != NULL)
-		save_environment = pstrdup(save_environment);
+	save_timeout = environment("PGCONNECT_TIMEOUT");
+	save_encoding = environment("PGCLIENTENCODING");
 	snprintf(seconds, sizeof(seconds), "%d", dtx_connect_timeout_s);
 	connection->server_hash = GetSysCacheHashValue1(FOREIGNSERVEROID,
 													ObjectIdGetDatum(connection->serverid));
@@ -477,7 +497,9 @@ dtx_remote_connect(DtxConnection *connection)
 	PG_TRY();
 	{
 		/* 15 blocks in libpq, which takes this; 16 and later wait for us */
-		setenv("PGCONNECT_TIMEOUT", seconds, 1);
+		set_environment("PGCONNECT_TIMEOUT", seconds);
+		/* dblink sets it otherwise, and our RESET ALL would undo that */
+		set_environment("PGCLIENTENCODING", GetDatabaseEncodingName());
 		dtx_deadline_start(dtx_connect_timeout_s * 1000 + 100);
 		if (connection->unclosed)
 			get_rid_of(connection);
@@ -508,10 +530,8 @@ dtx_remote_connect(DtxConnection *connection)
 
 		dtx_deadline_stop();
 		SetUserIdAndSecContext(save_user, save_sec_context);
-		if (save_environment != NULL)
-			setenv("PGCONNECT_TIMEOUT", save_environment, 1);
-		else
-			unsetenv("PGCONNECT_TIMEOUT");
+		set_environment("PGCONNECT_TIMEOUT", save_timeout);
+		set_environment("PGCLIENTENCODING", save_encoding);
 		MemoryContextSwitchTo(caller);
 		error = dtx_remote_error(connection, "opening a connection", &from_node);
 		dtx_remote_close(connection);
@@ -532,10 +552,8 @@ dtx_remote_connect(DtxConnection *connection)
 		ReThrowError(error);
 	}
 	PG_END_TRY();
-	if (save_environment != NULL)
-		setenv("PGCONNECT_TIMEOUT", save_environment, 1);
-	else
-		unsetenv("PGCONNECT_TIMEOUT");
+	set_environment("PGCONNECT_TIMEOUT", save_timeout);
+	set_environment("PGCLIENTENCODING", save_encoding);
 	MemoryContextSwitchTo(caller);
 	MemoryContextDelete(work);
 	dtx_count(DTX_STAT_CONNECTS, 1);
