@@ -52,7 +52,7 @@ COMMENT ON VIEW dtx.transactions IS
 -- were not.
 CREATE VIEW dtx.steps WITH (security_barrier) AS
 SELECT COALESCE(t.name, dtx.gid_text(t.life, t.xid, t.nonce)) AS gid, t.pattern, k.step,
-       COALESCE(d.definition #>> ARRAY['steps', (k.step - 1)::text, 'name'], k.step::text) AS name,
+       COALESCE(k.name, k.step::text) AS name,
        CASE WHEN COALESCE(k.node, 0::oid) = 0::oid THEN NULL ELSE COALESCE(s.srvname, k.node::text) END AS node,
        pg_catalog.pg_get_userbyid(COALESCE(o.role, t.owner)) AS role,
        COALESCE(o.operation, 'action') AS operation,
@@ -62,11 +62,13 @@ SELECT COALESCE(t.name, dtx.gid_text(t.life, t.xid, t.nonce)) AS gid, t.pattern,
        t.created_at AS submitted_at, t.finished_at, t.direction, t.paused
   FROM dtx.transaction t
   LEFT JOIN dtx.saga g ON g.saga = t.saga
- CROSS JOIN LATERAL (SELECT COALESCE(t.definition, g.definition) AS definition) d
- CROSS JOIN LATERAL (SELECT n.ordinality::integer AS step, n.node
-                       FROM pg_catalog.unnest(t.nodes) WITH ORDINALITY n(node) WHERE t.pattern = 'saga'
+ CROSS JOIN LATERAL (-- the definition is taken apart once: it may be large
+                     SELECT n.ordinality::integer AS step, n.node, n.step ->> 'name' AS name
+                       FROM ROWS FROM (pg_catalog.unnest(t.nodes),
+                                       pg_catalog.jsonb_array_elements(COALESCE(t.definition, g.definition) -> 'steps'))
+                            WITH ORDINALITY n(node, step) WHERE t.pattern = 'saga'
                       UNION ALL
-                     SELECT x.step, x.node FROM dtx.step x
+                     SELECT x.step, x.node, NULL FROM dtx.step x
                       WHERE t.pattern = 'tcc' AND x.xid = t.xid AND x.nonce = t.nonce AND x.operation = 'try') k
   LEFT JOIN dtx.step o ON o.xid = t.xid AND o.nonce = t.nonce AND o.step = k.step
   LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = k.node

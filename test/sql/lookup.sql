@@ -46,6 +46,12 @@ SELECT look(what) FROM unnest(ARRAY['transactions', 'steps', 'branches', 'histor
 SELECT gid, few(format('SELECT dtx.diagram(%L)', gid))
   FROM unnest(ARRAY['order 4710', 'order 4712', 'dtx_0000000000001267_f54a7_0000000000001267']) gid;
 SELECT few($$SELECT dtx.wait('order 4712')$$);
+-- a saga of as many steps as there may be
+SELECT dtx.saga_submit(jsonb_build_object('concurrent', true, 'steps',
+    (SELECT jsonb_agg(jsonb_build_object('name', 'step ' || i || ' ' || md5(i::text))) FROM generate_series(1, 1000) i)), 'long');
+SELECT dtx.wait('long', '1 min');
+SELECT few($$SELECT * FROM dtx.steps WHERE gid = 'long'$$);
+SELECT count(DISTINCT name), min(name), max(step) FROM dtx.steps WHERE gid = 'long' AND state = 'done';
 -- what they find
 SELECT pattern, state, branch_count FROM dtx.transactions WHERE gid = 'order 4712';
 SELECT pattern, state, branch_count FROM dtx.transactions WHERE gid = 'dtx_0000000000001267_f54a7_0000000000001267';
